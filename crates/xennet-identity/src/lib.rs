@@ -8,5 +8,5 @@ mod target;
 mod work;
 
 pub use identity::{Anchor, Identity, IdentityError, IdentityId, IdentityTemplate, Role};
-pub use target::{Target, TargetSchedule};
+pub use target::{Target, TargetError, TargetSchedule};
 pub use work::{WorkBits, double_sha256, grind, work_of};
