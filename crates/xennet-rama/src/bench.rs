@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use bitcoin::{OutPoint, Transaction, absolute::LockTime, transaction::Version};
+use bitcoin::{Transaction, absolute::LockTime, transaction::Version};
 use secp256k1::{Message, SECP256K1, SecretKey, ecdsa};
 
 use crate::{ChannelTerms, NodeChannel, PublisherChannel, RamaError, Update};
@@ -38,14 +38,9 @@ impl Ends {
             input: Vec::new(),
             output: vec![terms.funding_output()],
         };
-        let outpoint = OutPoint {
-            txid: funding.compute_txid(),
-            vout: 0,
-        };
-        let mut publisher = PublisherChannel::new(terms, secret)?;
+        let mut publisher = PublisherChannel::new(terms.clone(), secret)?;
         let mut node = NodeChannel::new(terms, node_secret)?;
-        publisher.funded(outpoint)?;
-        node.funded(outpoint, &funding)?;
+        publisher.funded(node.funded(&funding, 0)?)?;
         Ok(Ends {
             publisher,
             node,

@@ -83,16 +83,6 @@ pub enum RamaError {
         /// The other.
         offered: OutPoint,
     },
-    /// The transaction is not the one named.
-    #[error(
-        "the funding was announced as transaction {announced}, but the transaction at hand is {at_hand}; send the funding transaction itself"
-    )]
-    OtherTransaction {
-        /// Named in the outpoint.
-        announced: Txid,
-        /// The transaction given.
-        at_hand: Txid,
-    },
     /// No such output, or not the channel's script.
     #[error(
         "output {vout} of {txid} (it has {outputs}) does not pay to this channel's script; fund the script that both ends agreed on"

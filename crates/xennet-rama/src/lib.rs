@@ -24,7 +24,7 @@ mod terms;
 pub use error::RamaError;
 pub use node::NodeChannel;
 pub use publisher::PublisherChannel;
-pub use settle::{Settlement, bumped_feerate, fee_sat};
+pub use settle::{bumped_feerate, fee_sat};
 pub use spend::Spend;
 pub use terms::{
     CLOSE_VBYTES, ChannelTerms, LAST_UPDATE_BEFORE_REFUND, MAX_CLOSE_VBYTES,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::UpdateDigest;
 use crate::settle::{self, Closing};
-use crate::{ChannelTerms, RamaError, Settlement, Update};
+use crate::{ChannelTerms, RamaError, Update};
 
 /// The node's end of a channel. Serialized, it holds the secret key: what is stored must be readable by its owner only.
 ///
@@ -45,14 +45,14 @@ impl NodeChannel {
         .try_into()
     }
 
-    /// The publisher says that `outpoint` of `funding` is the channel's coin; it is believed if script and amount are right.
-    /// Whether the transaction is on the chain is for the caller to see. Saying it twice does no harm; another coin is taken only
-    /// while no payment was.
+    /// The publisher says that output `vout` of `funding` is the channel's coin; it is believed if script and amount are
+    /// right. Whether the transaction is on the chain is for the caller to see. Saying it twice does no harm; another coin is
+    /// taken only while no payment was. Returns the coin.
     ///
     /// # Errors
     /// What is not as agreed, or [`RamaError::AlreadyFunded`].
-    pub fn funded(&mut self, outpoint: OutPoint, funding: &Transaction) -> Result<(), RamaError> {
-        self.kept.terms.check_funding(outpoint, funding)?;
+    pub fn funded(&mut self, funding: &Transaction, vout: u32) -> Result<OutPoint, RamaError> {
+        let outpoint = self.kept.terms.check_funding(funding, vout)?;
         if let (Some(have), Some(_)) = (self.kept.outpoint, self.kept.best)
             && have != outpoint
         {
@@ -63,7 +63,7 @@ impl NodeChannel {
         }
         self.kept.outpoint = Some(outpoint);
         self.digest = Some(UpdateDigest::new(&self.kept.terms, outpoint));
-        Ok(())
+        Ok(outpoint)
     }
 
     /// Takes a payment at the chain's present height. The same payment again is fine and changes nothing.
@@ -128,7 +128,11 @@ impl NodeChannel {
     ///
     /// # Errors
     /// Not funded, nothing paid, or the fee leaves less than an output may hold.
-    pub fn close_tx(&self, to: &Script, feerate_sat_per_kvb: u64) -> Result<Settlement, RamaError> {
+    pub fn close_tx(
+        &self,
+        to: &Script,
+        feerate_sat_per_kvb: u64,
+    ) -> Result<Transaction, RamaError> {
         settle::close(&[self.closing()?], to, feerate_sat_per_kvb)
     }
 
@@ -140,7 +144,7 @@ impl NodeChannel {
         channels: &[&NodeChannel],
         to: &Script,
         feerate_sat_per_kvb: u64,
-    ) -> Result<Settlement, RamaError> {
+    ) -> Result<Transaction, RamaError> {
         let closing = channels
             .iter()
             .map(|channel| channel.closing())
@@ -177,7 +181,7 @@ impl NodeChannel {
     }
 
     /// The total of the best payment, satoshi; 0 before the first.
-    pub fn best_total_sat(&self) -> u64 {
+    pub fn total_sat(&self) -> u64 {
         self.kept.best.map_or(0, |update| update.total_sat)
     }
 

@@ -7,7 +7,7 @@ use secp256k1::{SECP256K1, SecretKey};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::UpdateDigest;
-use crate::{ChannelTerms, RamaError, Settlement, Spend, Update, settle};
+use crate::{ChannelTerms, RamaError, Spend, Update, settle};
 
 /// The publisher's end of a channel. Serialized, it holds the secret key: what is stored must be readable by its owner only.
 ///
@@ -131,7 +131,7 @@ impl PublisherChannel {
         &self,
         to: ScriptBuf,
         feerate_sat_per_kvb: u64,
-    ) -> Result<Settlement, RamaError> {
+    ) -> Result<Transaction, RamaError> {
         let outpoint = self.kept.outpoint.ok_or(RamaError::NotFunded)?;
         settle::refund(
             &self.kept.terms,
@@ -151,7 +151,7 @@ impl PublisherChannel {
         close: &Transaction,
         to: ScriptBuf,
         feerate_sat_per_kvb: u64,
-    ) -> Result<Settlement, RamaError> {
+    ) -> Result<Transaction, RamaError> {
         let outpoint = self.kept.outpoint.ok_or(RamaError::NotFunded)?;
         match self.kept.terms.spend_in(outpoint, close) {
             Some(Spend::Close {

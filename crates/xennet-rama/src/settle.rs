@@ -5,7 +5,6 @@ use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use secp256k1::{Message, SECP256K1, SecretKey, ecdsa};
-use serde::{Deserialize, Serialize};
 
 use crate::{ChannelTerms, MAX_CLOSE_VBYTES, MAX_FEERATE_SAT_PER_KVB, RamaError, Update};
 
@@ -13,20 +12,6 @@ use crate::{ChannelTerms, MAX_CLOSE_VBYTES, MAX_FEERATE_SAT_PER_KVB, RamaError, 
 pub const VERSION: Version = Version(3);
 /// Longest signature in a witness: DER with a high r and a low s, and the sighash byte.
 const SIGNATURE_LEN: usize = 72;
-
-/// A signed transaction that ends channels, and where every satoshi goes (M3): the capacities of the channels it spends are
-/// `fee_sat + to_node_sat + to_publishers_sat`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settlement {
-    /// Ready to broadcast.
-    pub transaction: Transaction,
-    /// To the miner.
-    pub fee_sat: u64,
-    /// To the node.
-    pub to_node_sat: u64,
-    /// Back to the publisher, or to all the publishers of these channels.
-    pub to_publishers_sat: u64,
-}
 
 /// A channel as a close needs it.
 pub struct Closing<'a> {
@@ -57,7 +42,7 @@ pub fn close(
     channels: &[Closing<'_>],
     to: &Script,
     sat_per_kvb: u64,
-) -> Result<Settlement, RamaError> {
+) -> Result<Transaction, RamaError> {
     check_feerate(sat_per_kvb)?;
     if channels.is_empty() {
         return Err(RamaError::NoChannels);
@@ -85,7 +70,7 @@ pub fn close(
             most: MAX_CLOSE_VBYTES,
         });
     }
-    let (fee_sat, to_node_sat) = after_fee(total, vbytes, sat_per_kvb, to)?;
+    let to_node_sat = after_fee(total, vbytes, sat_per_kvb, to)?;
     if let Some(output) = transaction.output.last_mut() {
         output.value = Amount::from_sat(to_node_sat);
     }
@@ -117,16 +102,7 @@ pub fn close(
     for (input, witness) in transaction.input.iter_mut().zip(witnesses) {
         input.witness = witness;
     }
-    let to_publishers_sat = channels
-        .iter()
-        .map(|c| c.terms.capacity_sat - c.best.total_sat)
-        .sum();
-    Ok(Settlement {
-        transaction,
-        fee_sat,
-        to_node_sat,
-        to_publishers_sat,
-    })
+    Ok(transaction)
 }
 
 /// The highest fee rate at which closing these channels leaves an output that is relayed; 0 if none does.
@@ -149,7 +125,7 @@ pub fn refund(
     outpoint: OutPoint,
     to: ScriptBuf,
     sat_per_kvb: u64,
-) -> Result<Settlement, RamaError> {
+) -> Result<Transaction, RamaError> {
     check_feerate(sat_per_kvb)?;
     let script = terms.witness_script();
     let mut transaction = Transaction {
@@ -164,7 +140,7 @@ pub fn refund(
     };
     let vbytes = transaction.weight().to_vbytes_ceil();
     let to_script = transaction.output[0].script_pubkey.clone();
-    let (fee_sat, left) = after_fee(terms.capacity_sat, vbytes, sat_per_kvb, &to_script)?;
+    let left = after_fee(terms.capacity_sat, vbytes, sat_per_kvb, &to_script)?;
     transaction.output[0].value = Amount::from_sat(left);
     let sighash = SighashCache::new(&transaction)
         .p2wsh_signature_hash(
@@ -183,12 +159,7 @@ pub fn refund(
     ));
     witness.push(script);
     transaction.input[0].witness = witness;
-    Ok(Settlement {
-        transaction,
-        fee_sat,
-        to_node_sat: 0,
-        to_publishers_sat: left,
-    })
+    Ok(transaction)
 }
 
 /// Moves the change of a close on to another address of the publisher.
@@ -199,7 +170,7 @@ pub fn sweep(
     from: &Script,
     to: ScriptBuf,
     sat_per_kvb: u64,
-) -> Result<Settlement, RamaError> {
+) -> Result<Transaction, RamaError> {
     check_feerate(sat_per_kvb)?;
     let key = secret.public_key(SECP256K1).serialize();
     let mut transaction = Transaction {
@@ -213,7 +184,7 @@ pub fn sweep(
     };
     let vbytes = transaction.weight().to_vbytes_ceil();
     let to_script = transaction.output[0].script_pubkey.clone();
-    let (fee_sat, left) = after_fee(value_sat, vbytes, sat_per_kvb, &to_script)?;
+    let left = after_fee(value_sat, vbytes, sat_per_kvb, &to_script)?;
     transaction.output[0].value = Amount::from_sat(left);
     let sighash = SighashCache::new(&transaction)
         .p2wpkh_signature_hash(0, from, Amount::from_sat(value_sat), EcdsaSighashType::All)
@@ -225,12 +196,7 @@ pub fn sweep(
     ));
     witness.push(key);
     transaction.input[0].witness = witness;
-    Ok(Settlement {
-        transaction,
-        fee_sat,
-        to_node_sat: 0,
-        to_publishers_sat: left,
-    })
+    Ok(transaction)
 }
 
 fn check_feerate(sat_per_kvb: u64) -> Result<(), RamaError> {
@@ -285,16 +251,11 @@ fn spending(outpoint: OutPoint, witness_lens: &[usize]) -> TxIn {
     }
 }
 
-fn after_fee(
-    available: u64,
-    vbytes: u64,
-    sat_per_kvb: u64,
-    to: &Script,
-) -> Result<(u64, u64), RamaError> {
+fn after_fee(available: u64, vbytes: u64, sat_per_kvb: u64, to: &Script) -> Result<u64, RamaError> {
     let fee = fee_sat(vbytes, sat_per_kvb);
     let dust_sat = to.minimal_non_dust().to_sat();
     match available.checked_sub(fee) {
-        Some(left) if left >= dust_sat => Ok((fee, left)),
+        Some(left) if left >= dust_sat => Ok(left),
         left => Err(RamaError::Dust {
             available_sat: available,
             fee_sat: fee,

@@ -30,7 +30,7 @@ pub const MAX_FEERATE_SAT_PER_KVB: u64 = 10_000_000;
 const MAX_HEIGHT: u32 = 499_999_999;
 
 /// What both ends agree on before a coin moves. All of it follows from the proposal and the node's answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelTerms {
     /// A: signs payments; change and refund are its. If this is a key of the publisher's wallet, the wallet sees the change
@@ -211,39 +211,30 @@ impl ChannelTerms {
         })
     }
 
-    /// Checks that `outpoint` of `funding` is this channel's coin.
+    /// Checks that output `vout` of `funding` is this channel's coin, and returns it.
     ///
     /// # Errors
-    /// What differs: transaction, script or amount.
-    pub fn check_funding(
-        &self,
-        outpoint: OutPoint,
-        funding: &Transaction,
-    ) -> Result<(), RamaError> {
+    /// What differs: script or amount.
+    pub fn check_funding(&self, funding: &Transaction, vout: u32) -> Result<OutPoint, RamaError> {
         let txid = funding.compute_txid();
-        if txid != outpoint.txid {
-            return Err(RamaError::OtherTransaction {
-                announced: outpoint.txid,
-                at_hand: txid,
-            });
-        }
-        let output = usize::try_from(outpoint.vout)
+        let output = usize::try_from(vout)
             .ok()
             .and_then(|at| funding.output.get(at));
         match output {
             Some(output) if output.script_pubkey == self.script_pubkey() => {
-                if output.value.to_sat() == self.capacity_sat {
-                    Ok(())
-                } else {
-                    Err(RamaError::WrongAmount {
-                        funded_sat: output.value.to_sat(),
-                        capacity_sat: self.capacity_sat,
-                    })
+                let funded_sat = output.value.to_sat();
+                if funded_sat != self.capacity_sat {
+                    let capacity_sat = self.capacity_sat;
+                    return Err(RamaError::WrongAmount {
+                        funded_sat,
+                        capacity_sat,
+                    });
                 }
+                Ok(OutPoint { txid, vout })
             }
             _ => Err(RamaError::NotThisChannel {
                 txid,
-                vout: outpoint.vout,
+                vout,
                 outputs: funding.output.len(),
             }),
         }
