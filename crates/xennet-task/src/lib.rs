@@ -1,10 +1,12 @@
 //! What publisher and node say to each other: task, acceptance, proposal, cancellation, and their wire format.
 //!
-//! Pure: no clock, socket, file, thread or random source.
+//! Pure: no clock, socket, file, thread or random source. `docs/protocol.md` lays the bytes out; `docs/vectors` has examples.
 
 mod acceptance;
-mod announcement;
 mod amounts;
+mod announcement;
+mod limits;
+mod names;
 mod proposal;
 mod sealed;
 mod task;
@@ -13,9 +15,13 @@ mod wire;
 
 pub use acceptance::Acceptance;
 pub use amounts::{Msat, Rates, Usage};
-pub use announcement::{Announcement, AnnouncementHash, Cancellation, Kind, Said, Unworked};
+pub use announcement::{
+    Announcement, AnnouncementHash, Cancellation, Kind, Said, SignError, Unworked,
+};
+pub use limits::FieldError;
+pub use names::NameError;
 pub use proposal::{LeaseId, Proposal};
-pub use sealed::{Sealed, SealError};
+pub use sealed::{SealError, Sealed};
 pub use task::{Compute, LeaseRange, PayoutInterval, Requirements, Storage, Task, TaskId};
-pub use toml_task::{TaskFile, TaskFileError};
+pub use toml_task::{Carrier, TaskFile, TaskFileError, TaskFileProblem};
 pub use wire::DecodeError;

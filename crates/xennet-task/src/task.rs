@@ -1,25 +1,29 @@
 //! The task: every field of the RFC's *Task Details*.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use xennet_identity::Identity;
 
-use crate::Rates;
+use crate::limits::{self, FieldError};
+use crate::names::{hex_array, seconds};
+use crate::wire::{DecodeError, Reader, put_text, put_varint};
+use crate::{Kind, Rates};
 
 /// The number a publisher gives its task (RFC: *Task ID*). Eight random bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(pub [u8; 8]);
 
 /// What a publisher announces.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// The publisher's number for it.
     pub id: TaskId,
     /// Who announces it and pays.
     pub publisher: Identity,
     /// The ed25519 public key of the publisher's SSH server. A node hangs up on any other.
+    #[serde(with = "hex_array")]
     pub ssh_host_key: [u8; 32],
     /// Where nodes dial to.
     pub address: SocketAddr,
@@ -33,21 +37,23 @@ pub struct Task {
     pub payout: PayoutInterval,
     /// The most it offers for each part.
     pub rates: Rates,
-    /// From the tunnel's start, the time within which the proposal must have been made and accepted.
+    /// From the tunnel's start, the time within which the proposal must have been made and accepted. Whole seconds.
+    #[serde(rename = "proposal_within_s", with = "seconds")]
     pub proposal_within: Duration,
     /// Leading zero bits the publisher demands of an acceptance's work.
     pub acceptance_work_bits: u8,
     /// Unix seconds after which the announcement is void.
     pub expires_at: u32,
-    /// Additional information, typically a short URL. UTF-8, at most [`Task::MAX_INFO`] bytes.
+    /// Additional information, typically a short URL. UTF-8, at most [`Task::MAX_INFO`] bytes, no control characters.
     pub info: String,
 }
 
 /// What the virtual machine must have. Zero or an empty list: no such requirement.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Requirements {
     /// Operating systems to choose from, best first, e.g. `thin`, `debian-12`. Lower-case ASCII letters, digits, `-`, `.`;
-    /// at most 8 names of at most 20 bytes.
+    /// at most 8 names of at most [`Requirements::MAX_NAME`] bytes, together at most [`Requirements::MAX_NAMES`].
     pub operating_systems: Vec<String>,
     /// Network bandwidth of the guest, kbit/s.
     pub bandwidth_kbit_s: u32,
@@ -65,6 +71,7 @@ pub struct Requirements {
 
 /// Temporary disk: how much and how fast.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Storage {
     /// Size, MiB.
     pub size_mib: u32,
@@ -77,30 +84,398 @@ pub struct Storage {
 pub struct Compute {
     /// Number of cores, at least 1.
     pub cores: u16,
-    /// Clock of each as the benchmark measures it, MHz.
+    /// Clock of each as the benchmark measures it, MHz. Zero: any.
     pub mhz: u32,
 }
 
 /// How long a lease should last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRange {
     /// Shortest, whole seconds, at least 1.
+    #[serde(rename = "min_s", with = "seconds")]
     pub min: Duration,
     /// Longest, whole seconds, not under `min`.
+    #[serde(rename = "max_s", with = "seconds")]
     pub max: Duration,
 }
 
 /// When the publisher pays. On the wire: signed seconds, negative means in advance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum PayoutInterval {
-    /// After each interval of use.
+    /// After each interval of use. Whole seconds.
+    #[serde(rename = "in_arrears_s", with = "seconds")]
     InArrears(Duration),
-    /// Before each interval of use.
+    /// Before each interval of use. Whole seconds.
+    #[serde(rename = "in_advance_s", with = "seconds")]
     InAdvance(Duration),
 }
 
 impl Task {
     /// The longest additional information, bytes.
-    pub const MAX_INFO: usize = 120;
+    pub const MAX_INFO: usize = 96;
+
+    pub(crate) const MAX_WIRE_LEN: usize = 8
+        + Identity::WIRE_LEN
+        + 32
+        + (1 + 16 + 2)
+        + Requirements::MAX_WIRE_LEN
+        + limits::MACHINES.wire_len()
+        + LeaseRange::MAX_WIRE_LEN
+        + PayoutInterval::MAX_WIRE_LEN
+        + Rates::MAX_WIRE_LEN
+        + limits::PROPOSAL_WITHIN.wire_len()
+        + 1
+        + 4
+        + limits::varint_len(Self::MAX_INFO as u64)
+        + Self::MAX_INFO;
+
+    /// Checks that every field may be said and that none contradicts another.
+    pub fn check(&self) -> Result<(), FieldError> {
+        check_address(&self.address)?;
+        self.requirements.check()?;
+        limits::MACHINES.check(self.machines)?;
+        self.lease.check()?;
+        self.payout.check()?;
+        if self.payout.interval() > self.lease.max {
+            let allowed = format!("at most the longest lease, {} s", self.lease.max.as_secs());
+            return Err(FieldError::new(limits::PAYOUT.field, self.payout, allowed));
+        }
+        self.rates.check()?;
+        check_seconds(&limits::PROPOSAL_WITHIN, self.proposal_within)?;
+        limits::ACCEPTANCE_WORK_BITS.check(self.acceptance_work_bits)?;
+        check_info(&self.info)
+    }
+
+    pub(crate) fn encode(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(&self.id.0);
+        self.publisher.encode(to);
+        to.extend_from_slice(&self.ssh_host_key);
+        match self.address.ip() {
+            IpAddr::V4(ip) => {
+                to.push(4);
+                to.extend_from_slice(&ip.octets());
+            }
+            IpAddr::V6(ip) => {
+                to.push(6);
+                to.extend_from_slice(&ip.octets());
+            }
+        }
+        to.extend_from_slice(&self.address.port().to_le_bytes());
+        self.requirements.encode(to);
+        put_varint(to, self.machines);
+        put_varint(to, self.lease.min.as_secs());
+        put_varint(to, self.lease.max.as_secs());
+        self.payout.encode(to);
+        self.rates.encode(to);
+        put_varint(to, self.proposal_within.as_secs());
+        to.push(self.acceptance_work_bits);
+        to.extend_from_slice(&self.expires_at.to_le_bytes());
+        put_text(to, &self.info);
+    }
+
+    pub(crate) fn decode(from: &mut Reader<'_>) -> Result<Task, DecodeError> {
+        let task = Task {
+            id: TaskId(from.array("id")?),
+            publisher: from.identity(Kind::Task)?,
+            ssh_host_key: from.array("ssh_host_key")?,
+            address: decode_address(from)?,
+            requirements: Requirements::decode(from)?,
+            machines: from.number(&limits::MACHINES)?,
+            lease: LeaseRange {
+                min: Duration::from_secs(from.number(&limits::LEASE_MIN)?),
+                max: Duration::from_secs(from.number(&limits::LEASE_MAX)?),
+            },
+            payout: PayoutInterval::decode(from)?,
+            rates: Rates::decode(from)?,
+            proposal_within: Duration::from_secs(from.number(&limits::PROPOSAL_WITHIN)?),
+            acceptance_work_bits: from.byte("acceptance_work_bits")?,
+            expires_at: from.u32("expires_at")?,
+            info: from.text("info", Self::MAX_INFO)?.to_owned(),
+        };
+        task.check()?;
+        Ok(task)
+    }
+}
+
+impl Requirements {
+    /// The longest name of an operating system, bytes.
+    pub const MAX_NAME: usize = 20;
+    /// The most that the names of operating systems may have together, bytes.
+    pub const MAX_NAMES: usize = 80;
+
+    const MAX_WIRE_LEN: usize = limits::OPERATING_SYSTEMS.wire_len()
+        + limits::OPERATING_SYSTEMS.max as usize
+        + Self::MAX_NAMES
+        + limits::BANDWIDTH.wire_len()
+        + limits::STORAGE_SIZE.wire_len()
+        + limits::STORAGE_SPEED.wire_len()
+        + limits::PERSISTENT.wire_len()
+        + limits::COMPUTE.wire_len()
+        + limits::COMPUTE.max as usize * Compute::MAX_WIRE_LEN
+        + limits::MEMORY_PER_CORE.wire_len()
+        + limits::MEMORY_SPEED.wire_len();
+
+    /// Checks that every field may be said and that no list names a thing twice.
+    pub fn check(&self) -> Result<(), FieldError> {
+        limits::OPERATING_SYSTEMS.check(self.operating_systems.len() as u64)?;
+        let mut together = 0;
+        for (i, name) in self.operating_systems.iter().enumerate() {
+            check_name(name)?;
+            together += name.len();
+            if self.operating_systems[..i].contains(name) {
+                return Err(FieldError::new(
+                    "operating_systems",
+                    format!("`{name}` twice"),
+                    "a list of different names",
+                ));
+            }
+        }
+        if together > Self::MAX_NAMES {
+            let found = format!("names of {together} bytes together");
+            return Err(FieldError::new(
+                "operating_systems",
+                found,
+                format!("at most {} bytes", Self::MAX_NAMES),
+            ));
+        }
+        limits::BANDWIDTH.check(self.bandwidth_kbit_s)?;
+        limits::STORAGE_SIZE.check(self.storage.size_mib)?;
+        limits::STORAGE_SPEED.check(self.storage.mb_s)?;
+        limits::PERSISTENT.check(self.persistent_mib)?;
+        limits::COMPUTE.check(self.compute.len() as u64)?;
+        for (i, compute) in self.compute.iter().enumerate() {
+            compute.check()?;
+            if self.compute[..i].contains(compute) {
+                let found = format!("{} cores of {} MHz twice", compute.cores, compute.mhz);
+                return Err(FieldError::new(
+                    "compute",
+                    found,
+                    "a list of different alternatives",
+                ));
+            }
+        }
+        limits::MEMORY_PER_CORE.check(self.memory_per_core_mib)?;
+        limits::MEMORY_SPEED.check(self.memory_mb_s)?;
+        Ok(())
+    }
+
+    fn encode(&self, to: &mut Vec<u8>) {
+        put_varint(to, self.operating_systems.len() as u64);
+        for name in &self.operating_systems {
+            put_text(to, name);
+        }
+        put_varint(to, self.bandwidth_kbit_s);
+        put_varint(to, self.storage.size_mib);
+        put_varint(to, self.storage.mb_s);
+        put_varint(to, self.persistent_mib);
+        put_varint(to, self.compute.len() as u64);
+        for compute in &self.compute {
+            compute.encode(to);
+        }
+        put_varint(to, self.memory_per_core_mib);
+        put_varint(to, self.memory_mb_s);
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Requirements, DecodeError> {
+        let names: usize = from.number(&limits::OPERATING_SYSTEMS)?;
+        let operating_systems = (0..names)
+            .map(|_| {
+                from.text("operating_systems", Self::MAX_NAME)
+                    .map(str::to_owned)
+            })
+            .collect::<Result<_, _>>()?;
+        let bandwidth_kbit_s = from.number(&limits::BANDWIDTH)?;
+        let storage = Storage {
+            size_mib: from.number(&limits::STORAGE_SIZE)?,
+            mb_s: from.number(&limits::STORAGE_SPEED)?,
+        };
+        let persistent_mib = from.number(&limits::PERSISTENT)?;
+        let alternatives: usize = from.number(&limits::COMPUTE)?;
+        let compute = (0..alternatives)
+            .map(|_| Compute::decode(from))
+            .collect::<Result<_, _>>()?;
+        Ok(Requirements {
+            operating_systems,
+            bandwidth_kbit_s,
+            storage,
+            persistent_mib,
+            compute,
+            memory_per_core_mib: from.number(&limits::MEMORY_PER_CORE)?,
+            memory_mb_s: from.number(&limits::MEMORY_SPEED)?,
+        })
+    }
+}
+
+impl Compute {
+    pub(crate) const MAX_WIRE_LEN: usize = limits::CORES.wire_len() + limits::MHZ.wire_len();
+
+    pub(crate) fn check(&self) -> Result<(), FieldError> {
+        limits::CORES.check(self.cores)?;
+        limits::MHZ.check(self.mhz).map(drop)
+    }
+
+    pub(crate) fn encode(&self, to: &mut Vec<u8>) {
+        put_varint(to, self.cores);
+        put_varint(to, self.mhz);
+    }
+
+    pub(crate) fn decode(from: &mut Reader<'_>) -> Result<Compute, DecodeError> {
+        Ok(Compute {
+            cores: from.number(&limits::CORES)?,
+            mhz: from.number(&limits::MHZ)?,
+        })
+    }
+}
+
+impl LeaseRange {
+    const MAX_WIRE_LEN: usize = limits::LEASE_MIN.wire_len() + limits::LEASE_MAX.wire_len();
+
+    fn check(&self) -> Result<(), FieldError> {
+        check_seconds(&limits::LEASE_MIN, self.min)?;
+        check_seconds(&limits::LEASE_MAX, self.max)?;
+        if self.max < self.min {
+            let allowed = format!("at least the shortest lease, {}", self.min.as_secs());
+            return Err(FieldError::new(
+                limits::LEASE_MAX.field,
+                self.max.as_secs(),
+                allowed,
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl PayoutInterval {
+    // Zigzag doubles the number.
+    pub(crate) const MAX_WIRE_LEN: usize = limits::varint_len(2 * limits::PAYOUT.max);
+
+    /// How long an interval is, whenever it is paid.
+    pub fn interval(&self) -> Duration {
+        match self {
+            PayoutInterval::InArrears(interval) | PayoutInterval::InAdvance(interval) => *interval,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), FieldError> {
+        check_seconds(&limits::PAYOUT, self.interval())
+    }
+
+    /// Zigzag: n seconds in arrears is 2n, in advance 2n − 1.
+    pub(crate) fn encode(&self, to: &mut Vec<u8>) {
+        put_varint(
+            to,
+            match self {
+                PayoutInterval::InArrears(interval) => interval.as_secs() * 2,
+                PayoutInterval::InAdvance(interval) => interval.as_secs() * 2 - 1,
+            },
+        );
+    }
+
+    pub(crate) fn decode(from: &mut Reader<'_>) -> Result<PayoutInterval, DecodeError> {
+        let value = from.varint(limits::PAYOUT.field)?;
+        let interval = Duration::from_secs(limits::PAYOUT.check(value.div_ceil(2))?);
+        Ok(if value % 2 == 0 {
+            PayoutInterval::InArrears(interval)
+        } else {
+            PayoutInterval::InAdvance(interval)
+        })
+    }
+}
+
+/// Seconds as on the wire: `10 s` in arrears, `-10 s` in advance.
+impl std::fmt::Display for PayoutInterval {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PayoutInterval::InArrears(interval) => write!(f, "{} s", interval.as_secs()),
+            PayoutInterval::InAdvance(interval) => write!(f, "-{} s", interval.as_secs()),
+        }
+    }
+}
+
+impl std::fmt::Display for Compute {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} × {} MHz", self.cores, self.mhz)
+    }
+}
+
+/// A duration on the wire is whole seconds.
+pub(crate) fn check_seconds(limits: &limits::Limits, duration: Duration) -> Result<(), FieldError> {
+    if duration.subsec_nanos() != 0 {
+        return Err(FieldError::new(
+            limits.field,
+            format!("{duration:?}"),
+            "whole seconds",
+        ));
+    }
+    limits.check(duration.as_secs()).map(drop)
+}
+
+/// An operating system's name.
+pub(crate) fn check_name(name: &str) -> Result<(), FieldError> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    if name.is_empty() || name.len() > Requirements::MAX_NAME || !name.chars().all(allowed) {
+        let allowed = format!(
+            "1 to {} lower-case letters, digits, `-` or `.`",
+            Requirements::MAX_NAME
+        );
+        return Err(FieldError::new(
+            "operating system",
+            format!("{name:?}"),
+            allowed,
+        ));
+    }
+    Ok(())
+}
+
+/// Control characters could play tricks with the terminal of whoever lists tasks.
+pub(crate) fn check_info(info: &str) -> Result<(), FieldError> {
+    if info.len() > Task::MAX_INFO {
+        let allowed = format!("at most {} bytes", Task::MAX_INFO);
+        return Err(FieldError::new(
+            "info",
+            format!("{} bytes long", info.len()),
+            allowed,
+        ));
+    }
+    if info.chars().any(char::is_control) {
+        return Err(FieldError::new(
+            "info",
+            format!("{info:?}"),
+            "without control characters",
+        ));
+    }
+    Ok(())
+}
+
+/// An address that can be dialled and that has one form only.
+pub(crate) fn check_address(address: &SocketAddr) -> Result<(), FieldError> {
+    let wrong = |allowed: &str| Err(FieldError::new("address", address, allowed));
+    limits::PORT.check(address.port())?;
+    if address.ip().is_unspecified()
+        || address.ip().is_multicast()
+        || address.ip() == Ipv4Addr::BROADCAST
+    {
+        return wrong("the address of one host, such as 203.0.113.7:9022");
+    }
+    if let SocketAddr::V6(v6) = address {
+        if v6.ip().to_ipv4_mapped().is_some() {
+            return wrong("written as IPv4, since it is an IPv4 address");
+        }
+        if v6.flowinfo() != 0 || v6.scope_id() != 0 {
+            return wrong("without a zone or a flow label, since these mean nothing to others");
+        }
+    }
+    Ok(())
+}
+
+fn decode_address(from: &mut Reader<'_>) -> Result<SocketAddr, DecodeError> {
+    let ip = match from.byte("address")? {
+        4 => IpAddr::V4(Ipv4Addr::from(from.array::<4>("address")?)),
+        6 => IpAddr::V6(Ipv6Addr::from(from.array::<16>("address")?)),
+        family => return Err(FieldError::new("address family", family, "4 or 6").into()),
+    };
+    Ok(SocketAddr::new(
+        ip,
+        u16::from_le_bytes(from.array("address")?),
+    ))
 }
