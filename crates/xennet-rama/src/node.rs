@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bitcoin::{OutPoint, Script, Transaction};
+use bitcoin::{OutPoint, Script, ScriptBuf, Transaction};
 use secp256k1::{SECP256K1, SecretKey, ecdsa};
 use serde::{Deserialize, Serialize};
 
@@ -130,10 +130,10 @@ impl NodeChannel {
     /// Not funded, nothing paid, or the fee leaves less than an output may hold.
     pub fn close_tx(
         &self,
-        to: &Script,
+        to: ScriptBuf,
         feerate_sat_per_kvb: u64,
     ) -> Result<Transaction, RamaError> {
-        settle::close(&[self.closing()?], to, feerate_sat_per_kvb)
+        settle::close(&[self.closing()?], &to, feerate_sat_per_kvb)
     }
 
     /// Closes many channels in one transaction, which is cheaper than one each.
@@ -142,14 +142,14 @@ impl NodeChannel {
     /// As [`NodeChannel::close_tx`]; also no channel, one channel twice, or more than fit.
     pub fn close_many(
         channels: &[&NodeChannel],
-        to: &Script,
+        to: ScriptBuf,
         feerate_sat_per_kvb: u64,
     ) -> Result<Transaction, RamaError> {
         let closing = channels
             .iter()
             .map(|channel| channel.closing())
             .collect::<Result<Vec<_>, _>>()?;
-        settle::close(&closing, to, feerate_sat_per_kvb)
+        settle::close(&closing, &to, feerate_sat_per_kvb)
     }
 
     /// The highest fee rate at which closing still leaves an output that is relayed, sat/kvB; 0 if none does.

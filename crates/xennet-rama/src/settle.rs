@@ -1,5 +1,7 @@
 //! The transactions that end a channel, and what they cost.
 
+use std::collections::HashSet;
+
 use bitcoin::absolute::LockTime;
 use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::transaction::Version;
@@ -47,20 +49,12 @@ pub fn close(
     if channels.is_empty() {
         return Err(RamaError::NoChannels);
     }
-    for (at, channel) in channels.iter().enumerate() {
-        if channels[..at]
-            .iter()
-            .any(|other| other.outpoint == channel.outpoint)
-        {
-            return Err(RamaError::Twice {
-                outpoint: channel.outpoint,
-            });
-        }
+    let mut seen = HashSet::with_capacity(channels.len());
+    if let Some(twice) = channels.iter().find(|c| !seen.insert(c.outpoint)) {
+        let outpoint = twice.outpoint;
+        return Err(RamaError::Twice { outpoint });
     }
-    let total = channels
-        .iter()
-        .map(|channel| channel.best.total_sat)
-        .sum::<u64>();
+    let total = total_of(channels);
     let mut transaction = unsigned_close(channels, to);
     let vbytes = transaction.weight().to_vbytes_ceil();
     if vbytes > MAX_CLOSE_VBYTES {
@@ -107,15 +101,14 @@ pub fn close(
 
 /// The highest fee rate at which closing these channels leaves an output that is relayed; 0 if none does.
 pub fn affordable_close(channels: &[Closing<'_>], to: &Script) -> u64 {
-    let total = channels
+    let vbytes = unsigned_close(channels, to).weight().to_vbytes_ceil();
+    affordable(total_of(channels), vbytes, to)
+}
+
+fn total_of(channels: &[Closing<'_>]) -> u64 {
+    channels
         .iter()
-        .map(|channel| channel.best.total_sat)
-        .sum::<u64>();
-    affordable(
-        total,
-        unsigned_close(channels, to).weight().to_vbytes_ceil(),
-        to,
-    )
+        .fold(0, |sum, channel| sum.saturating_add(channel.best.total_sat))
 }
 
 /// The publisher takes everything back, from height H on.
