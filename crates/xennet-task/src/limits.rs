@@ -103,3 +103,6 @@ pub(crate) const CORE_MHZ: Limits = Limits::new("core_mhz", 1, 1_000_000);
 /// Up to all bitcoin there can be.
 pub(crate) const CAPACITY: Limits = Limits::new("capacity_sat", 1, 2_100_000_000_000_000);
 pub(crate) const REFUND_HEIGHT: Limits = Limits::new("refund_height", 1, 499_999_999);
+pub(crate) const BUDGET: Limits = Limits::new("budget_sat", 1, 2_100_000_000_000_000);
+/// Up to a year.
+pub(crate) const VALID_FOR: Limits = Limits::new("valid_for_s", 1, 31_536_000);

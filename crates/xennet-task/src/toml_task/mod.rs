@@ -1,5 +1,9 @@
 //! task.toml: a task as a person writes it.
 
+mod parse;
+mod section;
+mod units;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -94,6 +98,17 @@ impl fmt::Display for TaskFileError {
 }
 
 impl TaskFile {
+    /// Reads a task.toml and finds everything that is wrong with it: missing, unknown, contradictory and out-of-range
+    /// fields, each with its line, its value and what would be right.
+    pub fn parse(text: &str) -> Result<TaskFile, TaskFileError> {
+        parse::parse(text)
+    }
+
+    /// A task.toml with every field, explained.
+    pub fn example() -> &'static str {
+        include_str!("example.toml")
+    }
+
     /// The task it makes for this publisher. `listens_at` is where nodes dial to if the file does not say.
     pub fn task(
         &self,
