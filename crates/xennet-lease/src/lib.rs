@@ -1,1 +1,25 @@
-//! To be written.
+//! The lease: one row from announced to settled, as one pure state machine for both sides.
+//!
+//! ```text
+//! Accepted ─▶ Connected ─▶ Measuring ─▶ Proposed ─▶ Agreed ─▶ Live ─▶ Closing ─▶ Settled
+//!     │            │            │           │          │               │
+//!     └────────────┴────────────┴───────────┴──────────┴──▶ Ended ◀────┘ (nothing was locked on chain)
+//! ```
+//! `handle(now, input) → actions`. It reads no clock, socket, file or random source. Whoever drives it persists the lease
+//! *before* carrying out the actions; every action may be carried out twice without harm.
+
+mod account;
+mod action;
+mod input;
+mod lease;
+mod message;
+mod node;
+mod publisher;
+mod view;
+
+pub use account::{Account, CloseReason, Ending, Purse};
+pub use action::{Action, LedgerEntry, LedgerKind};
+pub use input::{Input, Machine};
+pub use lease::{EndReason, Lease, NodeSide, PublisherSide, Secret, Side, Stage};
+pub use message::{Message, MessageError};
+pub use view::Totals;

@@ -1,0 +1,177 @@
+//! The money side of a live lease: channel, meter, and what follows from both.
+
+use bitcoin::{OutPoint, Transaction, Txid};
+use serde::{Deserialize, Serialize};
+use xennet_meter::{Meter, MeterError, Size, interval_price, owed};
+use xennet_rama::{ChannelTerms, NodeChannel, PublisherChannel, Spend};
+use xennet_task::{Msat, PayoutInterval, Proposal, Usage};
+
+/// Why a live lease ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum CloseReason {
+    /// The agreed time is over.
+    #[error("the agreed time is over")]
+    LeaseOver,
+    /// The publisher is done.
+    #[error("the publisher is done")]
+    PublisherDone,
+    /// The node's owner wants the machine back.
+    #[error("the node's owner wants the machine back")]
+    NodeDone,
+    /// The channel holds no more.
+    #[error("the channel holds no more")]
+    ChannelExhausted,
+    /// The node was not paid.
+    #[error("the node was not paid")]
+    Unpaid,
+    /// The guest died.
+    #[error("the guest died")]
+    MachineLost,
+    /// The tunnel stayed down.
+    #[error("the tunnel stayed down")]
+    TunnelLost,
+    /// The other side broke the protocol.
+    #[error("the other side broke the protocol")]
+    Protocol,
+    /// The refund's height comes near.
+    #[error("the refund's height comes near")]
+    RefundNear,
+}
+
+/// A side's end of the channel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purse {
+    /// Signs.
+    Publisher(PublisherChannel),
+    /// Holds the best signature.
+    Node(NodeChannel),
+}
+
+/// All that is counted in one lease.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Account {
+    /// The channel's terms.
+    pub terms: ChannelTerms,
+    /// The own end of the channel.
+    pub purse: Purse,
+    /// The funding transaction, once known.
+    pub funding: Option<Transaction>,
+    /// The channel's output.
+    pub outpoint: Option<OutPoint>,
+    /// The block the funding is in.
+    pub funded_height: Option<u32>,
+    /// The own meter.
+    pub meter: Meter,
+    /// Bytes through connections that are over.
+    pub traffic_before: u64,
+    /// Bytes through the present connection.
+    pub traffic_now: u64,
+    /// Counts payments.
+    pub payments: u32,
+    /// When the last payment was signed or put on disk, unix milliseconds.
+    pub last_payment_ms: u64,
+    /// Highest total both sides know of, satoshi.
+    pub acked_total_sat: u64,
+    /// Publisher: what it granted to the node's meter beyond its own, after cuts. At most one interval's price in all.
+    pub granted_msat: u64,
+    /// The transaction that ends the channel, as far as seen.
+    pub ending: Option<Ending>,
+}
+
+/// A transaction that ends the channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// Its id.
+    pub txid: Txid,
+    /// How it ends the channel, and every satoshi of it.
+    pub how: Spend,
+    /// The block it is in; `None`: it waits in the mempool.
+    pub height: Option<u32>,
+}
+
+/// What was agreed, as the account needs it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Price<'a> {
+    pub proposal: &'a Proposal,
+    pub size: Size,
+}
+
+impl Price<'_> {
+    pub fn interval_ms(&self) -> u64 {
+        let interval = match self.proposal.payout {
+            PayoutInterval::InArrears(interval) | PayoutInterval::InAdvance(interval) => interval,
+        };
+        u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// What one interval costs, without traffic: the bound on anybody's loss.
+    pub fn interval(&self) -> Msat {
+        let interval = std::time::Duration::from_millis(self.interval_ms());
+        interval_price(&self.proposal.rates, &self.size, self.proposal.core_mhz, interval)
+    }
+
+    pub fn in_advance(&self) -> Msat {
+        match self.proposal.payout {
+            PayoutInterval::InArrears(_) => Msat(0),
+            PayoutInterval::InAdvance(_) => self.interval(),
+        }
+    }
+
+    pub fn owed(&self, usage: &Usage) -> Result<Msat, MeterError> {
+        owed(&self.proposal.rates, self.proposal.core_mhz, usage)
+    }
+}
+
+impl Account {
+    pub(crate) fn new(terms: ChannelTerms, purse: Purse, size: Size, now_ms: u64) -> Self {
+        Self {
+            terms,
+            purse,
+            funding: None,
+            outpoint: None,
+            funded_height: None,
+            meter: Meter::new(size),
+            traffic_before: 0,
+            traffic_now: 0,
+            payments: 0,
+            last_payment_ms: now_ms,
+            acked_total_sat: 0,
+            granted_msat: 0,
+            ending: None,
+        }
+    }
+
+    /// The total that this usage calls for: reserve, what was used, and the interval to come if paid in advance.
+    pub(crate) fn due_sat(&self, price: &Price<'_>, usage: &Usage) -> Result<u64, MeterError> {
+        let used = price.owed(usage)?;
+        let msat = used.0.saturating_add(self.granted_msat).saturating_add(price.in_advance().0);
+        Ok(self.terms.total_for(msat / 1000))
+    }
+
+    /// What was used beyond what was paid for, thousandths of a satoshi.
+    pub(crate) fn exposure_msat(&self, price: &Price<'_>) -> Result<u64, MeterError> {
+        let used = price.owed(&self.meter.usage())?.0;
+        let paid = self.terms.earned_of(self.total_sat()).saturating_mul(1000);
+        Ok(used.saturating_sub(paid))
+    }
+
+    /// The highest total signed (publisher) or held (node), satoshi.
+    pub fn total_sat(&self) -> u64 {
+        match &self.purse {
+            Purse::Publisher(channel) => channel.signed_total_sat(),
+            Purse::Node(channel) => channel.total_sat(),
+        }
+    }
+
+    pub(crate) fn set_traffic(&mut self, connection_bytes: u64) {
+        self.traffic_now = self.traffic_now.max(connection_bytes);
+        self.meter.traffic(self.traffic_before.saturating_add(self.traffic_now));
+    }
+
+    pub(crate) fn connection_over(&mut self) {
+        self.traffic_before = self.traffic_before.saturating_add(self.traffic_now);
+        self.traffic_now = 0;
+    }
+}

@@ -1,0 +1,489 @@
+//! The lease itself: what both sides keep, and how it moves.
+
+use serde::{Deserialize, Serialize};
+use xennet_market::NodePolicy;
+use xennet_meter::{Figures, Size};
+use xennet_rama::Spend;
+use xennet_task::{Acceptance, AnnouncementHash, LeaseId, Proposal, Task};
+
+use crate::account::Price;
+use crate::{Account, Action, CloseReason, Ending, Input, LedgerEntry, LedgerKind, Machine, Message};
+
+/// How far a lease has come. The same on both sides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "snake_case")]
+pub enum Stage {
+    /// The node took the task; the tunnel is not up yet.
+    Accepted,
+    /// The tunnel is up; the guest boots.
+    Connected,
+    /// The guest answers; the publisher measures it.
+    Measuring,
+    /// The publisher proposed; the node considers.
+    Proposed,
+    /// The node agreed; the channel is being funded.
+    Agreed,
+    /// The guest is the publisher's, and is paid for.
+    Live,
+    /// No more is served; the last payment goes on chain.
+    Closing {
+        /// Why.
+        reason: CloseReason,
+    },
+    /// The chain has the end of the channel.
+    Settled {
+        /// The transaction.
+        txid: bitcoin::Txid,
+        /// How it ended the channel, and every satoshi of it.
+        spend: Spend,
+    },
+    /// Over before anything was locked on chain.
+    Ended {
+        /// Why.
+        reason: EndReason,
+    },
+}
+
+/// Why a lease ended with nothing locked on chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// Nobody came.
+    #[error("no tunnel within {within_s} s: is the publisher's address reachable from the node?")]
+    NoTunnel {
+        /// Seconds waited.
+        within_s: u64,
+    },
+    /// The task's time for the proposal ran out.
+    #[error("no agreement within the {within_s} s the task allows for the proposal")]
+    TooLate {
+        /// The task's time for the proposal, seconds.
+        within_s: u64,
+    },
+    /// The publisher refused what it measured.
+    #[error("the machine does not suit the task: {}", .0.join("; "))]
+    MachineRefused(Vec<String>),
+    /// The node refused the terms.
+    #[error("the proposal does not suit the node: {}", .0.join("; "))]
+    ProposalRefused(Vec<String>),
+    /// There is no guest.
+    #[error("the guest failed: {0}")]
+    MachineFailed(String),
+    /// The guest could not be measured.
+    #[error("the guest could not be measured: {0}")]
+    MeasureFailed(String),
+    /// The channel could not be funded.
+    #[error("the channel could not be funded: {0}")]
+    FundingFailed(String),
+    /// The other side hung up.
+    #[error("the other side hung up: {0}")]
+    HungUp(String),
+    /// Node: what was paid is not worth a transaction.
+    #[error("there is nothing to settle: {0}")]
+    NothingToSettle(String),
+    /// The own user wanted an end.
+    #[error("cancelled")]
+    Cancelled,
+    /// The other side broke the protocol.
+    #[error("the other side broke the protocol: {0}")]
+    Protocol(String),
+}
+
+/// What only the publisher keeps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PublisherSide {
+    /// Secret of the publisher's key in the channel, made for this lease alone.
+    pub channel_secret: Secret,
+    /// The most it may lock in the channel, satoshi.
+    pub budget_sat: u64,
+    /// How long the lease shall last at most, seconds.
+    pub lease_s: u64,
+    /// Expected time between two blocks, seconds.
+    pub block_s: u64,
+    /// The proposal's announcement, once spread.
+    pub announcement: Option<Vec<u8>>,
+    /// Whether the node says the guest stands still.
+    pub paused: bool,
+    /// Whether a payment waits for its acknowledgement.
+    pub unacknowledged: bool,
+    /// The refund, once broadcast.
+    pub refund: Option<bitcoin::Transaction>,
+}
+
+/// What only the node keeps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeSide {
+    /// Secret of the node's key in the channel, made for this lease alone.
+    pub channel_secret: Secret,
+    /// The owner's policy when the lease began.
+    pub policy: NodePolicy,
+    /// What the node measured of such a machine itself.
+    pub own_figures: Figures,
+    /// What it expects closing to cost, satoshi per 1000 virtual bytes.
+    pub close_feerate_sat_per_kvb: u64,
+    /// How long it waits for a publisher that is gone, milliseconds.
+    pub patience_ms: u64,
+    /// Expected time between two blocks, seconds.
+    pub block_s: u64,
+    /// Since when the guest stands still for want of payment, unix milliseconds.
+    pub paused_since_ms: Option<u64>,
+    /// The settling transaction, once broadcast.
+    pub settling: Option<bitcoin::Transaction>,
+    /// The fee rate of that transaction, satoshi per 1000 virtual bytes.
+    pub settling_feerate_sat_per_kvb: u64,
+    /// Whether a destination was asked for and has not come.
+    pub asked_destination: bool,
+}
+
+/// A secret key that does not show itself.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub secp256k1::SecretKey);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Which side this is, with what only that side keeps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// Pays.
+    Publisher(PublisherSide),
+    /// Serves.
+    Node(NodeSide),
+}
+
+/// One lease, one side of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Lease {
+    /// Its name on both sides.
+    pub id: LeaseId,
+    /// The task.
+    pub task: Task,
+    /// The task announcement's hash.
+    pub task_hash: AnnouncementHash,
+    /// The acceptance.
+    pub acceptance: Acceptance,
+    /// The acceptance announcement's hash.
+    pub acceptance_hash: AnnouncementHash,
+    /// How far it has come.
+    pub stage: Stage,
+    /// Since when, unix milliseconds.
+    pub stage_since_ms: u64,
+    /// Since when the tunnel is up (`Ok`) or down (`Err`), unix milliseconds.
+    pub link: Result<u64, u64>,
+    /// When the tunnel first came up, unix milliseconds: the time for the proposal runs from here.
+    pub first_link_ms: Option<u64>,
+    /// Whether the other side has said hello on the present connection.
+    pub greeted: bool,
+    /// When the guest became the publisher's, unix milliseconds.
+    pub live_since_ms: Option<u64>,
+    /// The guest.
+    pub machine: Option<Machine>,
+    /// What the publisher measured.
+    pub figures: Option<Figures>,
+    /// The terms.
+    pub proposal: Option<Proposal>,
+    /// Channel and meter, from the agreement on.
+    pub account: Option<Account>,
+    /// The chain's best height, as last heard.
+    pub tip: u32,
+    /// The own side's part.
+    pub side: Side,
+    /// Grows with every change worth persisting.
+    pub revision: u64,
+}
+
+/// How long a side waits for the tunnel's first coming up, milliseconds.
+const TUNNEL_WITHIN_MS: u64 = 300_000;
+
+impl Lease {
+    /// A lease just accepted. Drive it with [`Input::Start`].
+    pub fn new(
+        task: Task,
+        task_hash: AnnouncementHash,
+        acceptance: Acceptance,
+        acceptance_hash: AnnouncementHash,
+        side: Side,
+        tip: u32,
+        now_ms: u64,
+    ) -> Self {
+        Self {
+            id: LeaseId::of(&task_hash, &acceptance_hash),
+            task,
+            task_hash,
+            acceptance,
+            acceptance_hash,
+            stage: Stage::Accepted,
+            stage_since_ms: now_ms,
+            link: Err(now_ms),
+            first_link_ms: None,
+            greeted: false,
+            live_since_ms: None,
+            machine: None,
+            figures: None,
+            proposal: None,
+            account: None,
+            tip,
+            side,
+            revision: 1,
+        }
+    }
+
+    /// Takes one input and says what must be done, in order, once the lease is on disk.
+    pub fn handle(&mut self, now_ms: u64, input: Input) -> Vec<Action> {
+        let mut out = Vec::new();
+        if self.is_over() && !matches!(input, Input::Gone(_)) {
+            return out;
+        }
+        match &input {
+            Input::Start => self.start(now_ms),
+            Input::LinkUp => self.link_up(now_ms, &mut out),
+            Input::LinkDown => self.link_down(now_ms, &mut out),
+            Input::Tip(height) => self.tip = *height,
+            Input::Traffic(bytes) => {
+                if let Some(account) = &mut self.account {
+                    account.set_traffic(*bytes);
+                }
+            }
+            Input::Heard(Message::Hello { version, lease, .. }) => {
+                if *version != Message::VERSION || *lease != self.id {
+                    let why = format!("hello of version {version} for lease {lease}, but this is {} for {}", Message::VERSION, self.id);
+                    self.break_off(now_ms, why, &mut out);
+                    return out;
+                }
+                self.greeted = true;
+            }
+            Input::Heard(Message::Bye { reason }) => {
+                let reason = clip(reason);
+                self.end(now_ms, EndReason::HungUp(reason), &mut out);
+            }
+            Input::Tick => self.check_deadlines(now_ms, &mut out),
+            _ => {}
+        }
+        if self.is_over() && !matches!(input, Input::Gone(_)) {
+            return out;
+        }
+        match self.side {
+            Side::Publisher(_) => self.handle_as_publisher(now_ms, input, &mut out),
+            Side::Node(_) => self.handle_as_node(now_ms, input, &mut out),
+        }
+        out
+    }
+
+    /// Whether nothing more will happen.
+    pub fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Settled { .. } | Stage::Ended { .. })
+    }
+
+    /// Whether money is locked on chain, or may be.
+    pub fn is_locked(&self) -> bool {
+        !self.is_over() && self.account.as_ref().is_some_and(|account| account.funding.is_some())
+    }
+
+    /// What the acceptance offers.
+    pub fn size(&self) -> Size {
+        Size {
+            cores: self.acceptance.compute.cores,
+            memory_mib: self.acceptance.memory_mib,
+            disk_mib: self.acceptance.disk_mib,
+            persistent_mib: self.acceptance.persistent_mib,
+        }
+    }
+
+    pub(crate) fn price(&self) -> Option<Price<'_>> {
+        self.proposal.as_ref().map(|proposal| Price { proposal, size: self.size() })
+    }
+
+    /// The height the chain is expected to have so many seconds from now.
+    pub(crate) fn height_after(&self, seconds: u64, block_s: u64) -> u32 {
+        let blocks = seconds.div_ceil(block_s.max(1));
+        self.tip.saturating_add(u32::try_from(blocks).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn go(&mut self, now_ms: u64, stage: Stage) {
+        self.stage = stage;
+        self.stage_since_ms = now_ms;
+        self.revision += 1;
+    }
+
+    pub(crate) fn hello(&self) -> Message {
+        let (usage, total_sat) = match &self.account {
+            Some(account) => (account.meter.usage(), account.total_sat()),
+            None => Default::default(),
+        };
+        Message::Hello { version: Message::VERSION, lease: self.id, usage, total_sat }
+    }
+
+    /// Ends a lease that has nothing locked on chain; leaves any other alone.
+    pub(crate) fn end(&mut self, now_ms: u64, reason: EndReason, out: &mut Vec<Action>) {
+        if self.is_locked() || self.is_over() {
+            return;
+        }
+        let word = reason.to_string();
+        if !matches!(reason, EndReason::HungUp(_)) && self.link.is_ok() {
+            out.push(Action::Send(Message::Bye { reason: word.clone() }));
+        }
+        self.go(now_ms, Stage::Ended { reason });
+        out.push(self.record(now_ms, LedgerKind::Refused, word.clone()));
+        if matches!(self.side, Side::Node(_)) {
+            out.push(Action::StopMachine);
+        }
+        out.push(Action::HangUp(word));
+    }
+
+    /// The other side said what it never may: end, or settle what is locked.
+    pub(crate) fn break_off(&mut self, now_ms: u64, why: String, out: &mut Vec<Action>) {
+        if self.is_locked() {
+            self.begin_closing(now_ms, CloseReason::Protocol, &why, out);
+        } else {
+            self.end(now_ms, EndReason::Protocol(why), out);
+        }
+    }
+
+    /// Stops serving and paying; what follows on chain is each side's own.
+    pub(crate) fn begin_closing(&mut self, now_ms: u64, reason: CloseReason, note: &str, out: &mut Vec<Action>) {
+        if matches!(self.stage, Stage::Closing { .. }) || self.is_over() {
+            return;
+        }
+        self.pause_meter(now_ms);
+        self.go(now_ms, Stage::Closing { reason: reason.clone() });
+        out.push(self.record(now_ms, LedgerKind::Closing, format!("{reason} {note}").trim_end()));
+    }
+
+    pub(crate) fn record(&self, now_ms: u64, kind: LedgerKind, note: impl Into<String>) -> Action {
+        let usage = self.account.as_ref().map(|account| account.meter.usage()).unwrap_or_default();
+        let owed = self.price().and_then(|price| price.owed(&usage).ok()).unwrap_or_default();
+        let paid_sat = self.account.as_ref().map_or(0, Account::total_sat);
+        let note = note.into();
+        Action::Record(LedgerEntry { at_ms: now_ms, kind, usage, owed, paid_sat, fee_sat: 0, txid: None, note })
+    }
+
+    /// The last line of a ledger: what the chain says.
+    pub(crate) fn record_ending(&self, now_ms: u64, txid: bitcoin::Txid, how: &Spend) -> Action {
+        let (kind, fee_sat) = match how {
+            Spend::Close { fee_sat, .. } => (LedgerKind::Settled, fee_sat.unwrap_or(0)),
+            Spend::Refund { fee_sat, .. } => (LedgerKind::Refunded, *fee_sat),
+        };
+        match self.record(now_ms, kind, "") {
+            Action::Record(entry) => Action::Record(LedgerEntry { fee_sat, txid: Some(txid.to_string()), ..entry }),
+            other => other,
+        }
+    }
+
+    pub(crate) fn pause_meter(&mut self, now_ms: u64) {
+        if let Some(account) = &mut self.account {
+            account.meter.pause(now_ms);
+        }
+    }
+
+    pub(crate) fn resume_meter(&mut self, now_ms: u64) {
+        if let Some(account) = &mut self.account {
+            account.meter.resume(now_ms);
+        }
+    }
+
+    /// Whatever ran when the last process ended runs no more, and nobody measured the time since.
+    fn start(&mut self, now_ms: u64) {
+        self.link = Err(now_ms);
+        self.greeted = false;
+        if let Some(account) = &mut self.account {
+            account.meter.skip_to(now_ms);
+            account.meter.pause(now_ms);
+            account.connection_over();
+        }
+        if self.stage == Stage::Measuring {
+            self.go(now_ms, Stage::Connected);
+        }
+        self.revision += 1;
+    }
+
+    fn link_up(&mut self, now_ms: u64, out: &mut Vec<Action>) {
+        self.link = Ok(now_ms);
+        self.greeted = false;
+        self.first_link_ms.get_or_insert(now_ms);
+        if let Some(account) = &mut self.account {
+            account.connection_over();
+        }
+        if self.stage == Stage::Accepted {
+            self.go(now_ms, Stage::Connected);
+        }
+        out.push(Action::Send(self.hello()));
+        out.push(self.record(now_ms, LedgerKind::Connected, ""));
+        self.revision += 1;
+    }
+
+    fn link_down(&mut self, now_ms: u64, out: &mut Vec<Action>) {
+        if self.link.is_err() {
+            return;
+        }
+        self.link = Err(now_ms);
+        self.greeted = false;
+        self.pause_meter(now_ms);
+        if let Some(account) = &mut self.account {
+            account.connection_over();
+        }
+        if self.stage == Stage::Measuring {
+            // The measurement went down with the connection; the node will say again that the guest is ready.
+            self.go(now_ms, Stage::Connected);
+        }
+        out.push(self.record(now_ms, LedgerKind::Disconnected, ""));
+        self.revision += 1;
+    }
+
+    fn check_deadlines(&mut self, now_ms: u64, out: &mut Vec<Action>) {
+        let within_s = self.task.proposal_within.as_secs();
+        let reason = match (&self.stage, self.first_link_ms) {
+            (Stage::Accepted, _) if now_ms.saturating_sub(self.stage_since_ms) > TUNNEL_WITHIN_MS => {
+                EndReason::NoTunnel { within_s: TUNNEL_WITHIN_MS / 1000 }
+            }
+            (Stage::Connected | Stage::Measuring | Stage::Proposed | Stage::Agreed, Some(since))
+                if now_ms.saturating_sub(since) > within_s.saturating_mul(1000) =>
+            {
+                EndReason::TooLate { within_s }
+            }
+            _ => return,
+        };
+        self.end(now_ms, reason, out);
+    }
+
+    /// Notes a transaction that funds the channel, or how one ends it.
+    pub(crate) fn note_seen(&mut self, transaction: &bitcoin::Transaction, height: Option<u32>) -> Option<Ending> {
+        let account = self.account.as_mut()?;
+        let outpoint = account.outpoint?;
+        let txid = transaction.compute_txid();
+        if outpoint.txid == txid && account.funded_height != height {
+            account.funded_height = height;
+            self.revision += 1;
+        }
+        let how = account.terms.spend_in(outpoint, transaction)?;
+        let ending = Ending { txid, how, height };
+        account.ending = Some(ending);
+        self.revision += 1;
+        Some(ending)
+    }
+
+    /// Forgets where a transaction stood that the chain has taken back. A settled lease becomes a closing one again.
+    pub(crate) fn note_gone(&mut self, now_ms: u64, txid: &bitcoin::Txid) {
+        let Some(account) = &mut self.account else { return };
+        if account.outpoint.is_some_and(|outpoint| outpoint.txid == *txid) {
+            account.funded_height = None;
+            self.revision += 1;
+        }
+        if account.ending.is_some_and(|ending| ending.txid == *txid) {
+            account.ending = None;
+            self.revision += 1;
+            if matches!(self.stage, Stage::Settled { .. }) {
+                self.go(now_ms, Stage::Closing { reason: CloseReason::LeaseOver });
+            }
+        }
+    }
+}
+
+/// As much of a stranger's words as is worth keeping.
+pub(crate) fn clip(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(Message::MAX_REASON).collect()
+}

@@ -1,0 +1,388 @@
+//! The node's side: serve, meter, check each payment, and settle in time.
+
+use bitcoin::{OutPoint, ScriptBuf, Transaction};
+use xennet_market::consider_proposal;
+use xennet_rama::{ChannelTerms, NodeChannel, Update, bumped_feerate};
+use xennet_task::{PayoutInterval, Proposal};
+
+use crate::lease::clip;
+use crate::{Account, Action, CloseReason, EndReason, Ending, Input, Lease, LedgerKind, Message, Purse, Side, Stage};
+
+/// How long past the agreed time the node waits for the publisher's last payment, milliseconds.
+const OVERTIME_MS: u64 = 10_000;
+/// How long a guest stands still for want of payment before the node settles, milliseconds.
+const UNPAID_PATIENCE_MS: u64 = 60_000;
+/// The same while the funding waits for its first block, milliseconds.
+const UNCONFIRMED_PATIENCE_MS: u64 = 7_200_000;
+
+impl Lease {
+    fn node(&mut self) -> Option<&mut crate::NodeSide> {
+        match &mut self.side {
+            Side::Node(side) => Some(side),
+            Side::Publisher(_) => None,
+        }
+    }
+
+    pub(crate) fn handle_as_node(&mut self, now_ms: u64, input: Input, out: &mut Vec<Action>) {
+        match input {
+            Input::Start => self.node_start(out),
+            Input::LinkUp => {
+                self.say_ready(out);
+                self.say_settling(out);
+            }
+            Input::Heard(message) => self.node_heard(now_ms, message, out),
+            Input::MachineReady(machine) => {
+                self.machine = Some(machine);
+                self.revision += 1;
+                if self.link.is_ok() {
+                    self.say_ready(out);
+                }
+            }
+            Input::MachineFailed(why) => self.node_lost_machine(now_ms, &why, out),
+            Input::Proposal(proposal) => self.node_considers(now_ms, &proposal, out),
+            Input::Tick | Input::Traffic(_) => self.node_tick(now_ms, out),
+            Input::Tip(_) => self.node_tip(now_ms, out),
+            Input::Destination { to, feerate_sat_per_kvb } => self.node_settles(now_ms, to, feerate_sat_per_kvb, out),
+            Input::Seen { transaction, height } => self.node_seen(now_ms, &transaction, height, out),
+            Input::Gone(txid) => self.note_gone(now_ms, &txid),
+            Input::Close(reason) => match self.stage {
+                Stage::Live => self.node_closes(now_ms, reason, "", out),
+                Stage::Closing { .. } => {}
+                _ => self.end(now_ms, EndReason::Cancelled, out),
+            },
+            _ => {}
+        }
+    }
+
+    fn node_start(&mut self, out: &mut Vec<Action>) {
+        if let Some(account) = &self.account {
+            out.push(Action::Watch(account.terms.script_pubkey()));
+            out.extend(account.funding.iter().cloned().map(Action::Broadcast));
+        }
+        if let Side::Node(side) = &mut self.side {
+            side.asked_destination = false;
+        }
+        if let Stage::Closing { .. } = self.stage {
+            out.push(Action::StopMachine);
+            self.ask_destination(out);
+        } else {
+            out.push(Action::Dial);
+            out.push(Action::Boot);
+        }
+    }
+
+    fn say_ready(&self, out: &mut Vec<Action>) {
+        if let Some(machine) = &self.machine {
+            out.push(Action::Send(Message::Ready { machine: machine.clone() }));
+        }
+    }
+
+    fn say_settling(&self, out: &mut Vec<Action>) {
+        if let (Side::Node(side), Some(account)) = (&self.side, &self.account)
+            && let Some(settling) = &side.settling
+        {
+            let txid = settling.compute_txid().to_string();
+            out.push(Action::Send(Message::Settling { txid, total_sat: account.total_sat() }));
+        }
+    }
+
+    fn node_heard(&mut self, now_ms: u64, message: Message, out: &mut Vec<Action>) {
+        match message {
+            Message::Hello { .. } if self.stage == Stage::Live && !self.is_paused() => self.resume_meter(now_ms),
+            Message::Funded { transaction, vout } => {
+                if let Err(why) = self.node_funded(now_ms, &transaction, vout, out) {
+                    self.break_off(now_ms, why, out);
+                }
+            }
+            Message::Pay { update, .. } => self.node_paid(now_ms, &update, out),
+            Message::Close { reason } => match self.stage {
+                Stage::Live => self.node_closes(now_ms, reason, "", out),
+                Stage::Closing { .. } => self.say_settling(out),
+                _ => self.end(now_ms, EndReason::HungUp(reason.to_string()), out),
+            },
+            _ => {}
+        }
+    }
+
+    /// Own figures and the owner's floor against the publisher's terms.
+    fn node_considers(&mut self, now_ms: u64, proposal: &Proposal, out: &mut Vec<Action>) {
+        if proposal.task != self.task_hash || proposal.acceptance != self.acceptance_hash {
+            return;
+        }
+        if self.stage == Stage::Agreed && self.proposal == Some(*proposal) {
+            return self.say_agreed(out);
+        }
+        if !matches!(self.stage, Stage::Connected | Stage::Measuring) || self.machine.is_none() {
+            return;
+        }
+        let Side::Node(side) = &self.side else { return };
+        let now_unix = u32::try_from(now_ms / 1000).unwrap_or(u32::MAX);
+        let verdict = consider_proposal(proposal, &self.task, &self.acceptance, &side.own_figures, &side.policy, now_unix);
+        let reasons = match verdict {
+            Ok(()) => self.node_agrees(now_ms, proposal, out).err().map(|why| vec![why]),
+            Err(reasons) => Some(reasons.iter().map(ToString::to_string).collect()),
+        };
+        if let Some(reasons) = reasons {
+            self.proposal = Some(*proposal);
+            out.push(Action::Send(Message::Refused { reasons: reasons.clone() }));
+            self.end(now_ms, EndReason::ProposalRefused(reasons), out);
+        }
+    }
+
+    fn node_agrees(&mut self, now_ms: u64, proposal: &Proposal, out: &mut Vec<Action>) -> Result<(), String> {
+        let Side::Node(side) = &self.side else { return Ok(()) };
+        let secret = side.channel_secret.0;
+        let publisher_key = secp256k1::PublicKey::from_slice(&proposal.channel_key)
+            .map_err(|error| format!("the proposal's channel key: {error}"))?;
+        let terms = ChannelTerms {
+            publisher_key,
+            node_key: secret.public_key(secp256k1::SECP256K1),
+            capacity_sat: proposal.capacity_sat,
+            refund_height: proposal.refund_height,
+            close_feerate_sat_per_kvb: side.close_feerate_sat_per_kvb,
+        };
+        let lease_end_height = self.height_after(proposal.lease.as_secs(), side.block_s);
+        terms.check().and_then(|()| terms.check_refund(lease_end_height)).map_err(|error| error.to_string())?;
+        let channel = NodeChannel::new(terms.clone(), secret).map_err(|error| error.to_string())?;
+        self.proposal = Some(*proposal);
+        self.account = Some(Account::new(terms, Purse::Node(channel), self.size(), now_ms));
+        self.go(now_ms, Stage::Agreed);
+        out.push(self.record(now_ms, LedgerKind::Agreed, ""));
+        self.say_agreed(out);
+        Ok(())
+    }
+
+    fn say_agreed(&self, out: &mut Vec<Action>) {
+        if let Some(account) = &self.account {
+            let close_feerate_sat_per_kvb = account.terms.close_feerate_sat_per_kvb;
+            let channel_key = account.terms.node_key.to_string();
+            out.push(Action::Send(Message::Agreed { channel_key, close_feerate_sat_per_kvb }));
+        }
+    }
+
+    fn node_funded(&mut self, now_ms: u64, transaction: &str, vout: u32, out: &mut Vec<Action>) -> Result<(), String> {
+        if self.stage != Stage::Agreed {
+            return Ok(());
+        }
+        let transaction: Transaction = bitcoin::consensus::encode::deserialize_hex(transaction)
+            .map_err(|error| format!("the funding transaction cannot be read: {error}"))?;
+        let outpoint = OutPoint { txid: transaction.compute_txid(), vout };
+        let Some(account) = &mut self.account else { return Ok(()) };
+        let Purse::Node(channel) = &mut account.purse else { return Ok(()) };
+        channel.funded(&transaction, vout).map_err(|error| error.to_string())?;
+        account.outpoint = Some(outpoint);
+        account.funding = Some(transaction.clone());
+        account.last_payment_ms = now_ms;
+        let script = account.terms.script_pubkey();
+        self.live_since_ms = Some(now_ms);
+        self.go(now_ms, Stage::Live);
+        self.resume_meter(now_ms);
+        out.push(Action::Watch(script));
+        // The publisher has done so too; that the chain takes it from this side is what counts here.
+        out.push(Action::Broadcast(transaction));
+        out.push(self.record(now_ms, LedgerKind::Funded, outpoint.to_string()));
+        Ok(())
+    }
+
+    /// A payment is acknowledged only from disk: the acknowledgement is an action, and actions follow the persisting.
+    fn node_paid(&mut self, now_ms: u64, update: &Update, out: &mut Vec<Action>) {
+        if !matches!(self.stage, Stage::Live | Stage::Closing { .. }) {
+            return;
+        }
+        let tip = self.tip;
+        let Some(account) = &mut self.account else { return };
+        let Purse::Node(channel) = &mut account.purse else { return };
+        let before = channel.total_sat();
+        if let Err(error) = channel.accept(update, tip) {
+            let why = error.to_string();
+            return self.break_off_as_node(now_ms, why, out);
+        }
+        account.meter.advance(now_ms);
+        let (usage, total_sat) = (account.meter.usage(), channel.total_sat());
+        account.acked_total_sat = total_sat;
+        account.last_payment_ms = now_ms;
+        let again = total_sat == before && account.payments > 0;
+        if !again {
+            account.payments += 1;
+        }
+        self.revision += 1;
+        out.push(Action::Send(Message::Ack { total_sat, usage }));
+        out.push(self.record(now_ms, LedgerKind::Paid, ""));
+        self.node_resumes_if_paid(now_ms, out);
+    }
+
+    fn break_off_as_node(&mut self, now_ms: u64, why: String, out: &mut Vec<Action>) {
+        if self.stage == Stage::Live {
+            self.node_closes(now_ms, CloseReason::Protocol, &clip(&why), out);
+        }
+    }
+
+    fn node_tick(&mut self, now_ms: u64, out: &mut Vec<Action>) {
+        if let Stage::Closing { .. } = self.stage {
+            return self.ask_destination(out);
+        }
+        if self.stage != Stage::Live {
+            return;
+        }
+        if let Some(account) = &mut self.account {
+            account.meter.advance(now_ms);
+        }
+        let length_ms = self.proposal.map_or(0, |proposal| proposal.lease.as_millis()) as u64;
+        let over = self.live_since_ms.is_some_and(|since| now_ms.saturating_sub(since) > length_ms.saturating_add(OVERTIME_MS));
+        if over {
+            return self.node_closes(now_ms, CloseReason::LeaseOver, "", out);
+        }
+        let confirmed = self.account.as_ref().is_some_and(|account| account.funded_height.is_some());
+        let Side::Node(side) = &self.side else { return };
+        if self.link.is_err_and(|since| now_ms.saturating_sub(since) > side.patience_ms) {
+            return self.node_closes(now_ms, CloseReason::TunnelLost, "", out);
+        }
+        let unpaid_patience_ms = if confirmed { UNPAID_PATIENCE_MS } else { UNCONFIRMED_PATIENCE_MS };
+        match side.paused_since_ms {
+            Some(since) if now_ms.saturating_sub(since) > unpaid_patience_ms => {
+                self.node_closes(now_ms, CloseReason::Unpaid, "", out);
+            }
+            Some(_) => self.node_resumes_if_paid(now_ms, out),
+            None => self.node_pauses_if_unpaid(now_ms, out),
+        }
+    }
+
+    fn is_paused(&self) -> bool {
+        matches!(&self.side, Side::Node(side) if side.paused_since_ms.is_some())
+    }
+
+    /// What is owed, and the most that may be. Until the funding is in a block, signatures on it count for nothing.
+    fn node_exposure(&self) -> Option<(u64, u64)> {
+        let (price, account) = (self.price()?, self.account.as_ref()?);
+        let used_msat = price.owed(&account.meter.usage()).map_or(u64::MAX, |owed| owed.0);
+        let confirmed = account.funded_height.is_some();
+        let exposure = if confirmed { account.exposure_msat(&price).unwrap_or(u64::MAX) } else { used_msat };
+        let arrears = matches!(price.proposal.payout, PayoutInterval::InArrears(_));
+        // A satoshi is the least that can be paid, so the least that can be owed.
+        let limit = if arrears || !confirmed { price.interval().0.max(1000) } else { 1000 };
+        Some((exposure, limit))
+    }
+
+    fn node_pauses_if_unpaid(&mut self, now_ms: u64, out: &mut Vec<Action>) {
+        let Some((owed_msat, limit)) = self.node_exposure() else { return };
+        if owed_msat < limit {
+            return;
+        }
+        self.pause_meter(now_ms);
+        if let Some(side) = self.node() {
+            side.paused_since_ms = Some(now_ms);
+        }
+        self.revision += 1;
+        out.push(Action::Pause);
+        out.push(Action::Send(Message::Paused { owed_msat }));
+        out.push(self.record(now_ms, LedgerKind::Withheld, format!("{owed_msat} msat owed, {limit} msat allowed")));
+    }
+
+    fn node_resumes_if_paid(&mut self, now_ms: u64, out: &mut Vec<Action>) {
+        let Some((owed_msat, limit)) = self.node_exposure() else { return };
+        if !self.is_paused() || owed_msat >= limit || self.stage != Stage::Live {
+            return;
+        }
+        if let Some(side) = self.node() {
+            side.paused_since_ms = None;
+        }
+        if self.link.is_ok() {
+            self.resume_meter(now_ms);
+        }
+        self.revision += 1;
+        out.push(Action::Resume);
+        if let Some(account) = &self.account {
+            out.push(Action::Send(Message::Resumed { usage: account.meter.usage() }));
+        }
+    }
+
+    fn node_lost_machine(&mut self, now_ms: u64, why: &str, out: &mut Vec<Action>) {
+        self.machine = None;
+        if self.stage == Stage::Live {
+            self.node_closes(now_ms, CloseReason::MachineLost, &clip(why), out);
+        } else {
+            self.end(now_ms, EndReason::MachineFailed(clip(why)), out);
+        }
+    }
+
+    fn node_closes(&mut self, now_ms: u64, reason: CloseReason, note: &str, out: &mut Vec<Action>) {
+        self.begin_closing(now_ms, reason.clone(), note, out);
+        out.push(Action::StopMachine);
+        if self.link.is_ok() {
+            out.push(Action::Send(Message::Close { reason }));
+        }
+        self.ask_destination(out);
+    }
+
+    fn ask_destination(&mut self, out: &mut Vec<Action>) {
+        let Side::Node(side) = &mut self.side else { return };
+        if side.settling.is_none() && !side.asked_destination {
+            side.asked_destination = true;
+            out.push(Action::AskDestination);
+        }
+    }
+
+    fn node_tip(&mut self, now_ms: u64, out: &mut Vec<Action>) {
+        let tip = self.tip;
+        let Some(account) = &self.account else { return };
+        let Purse::Node(channel) = &account.purse else { return };
+        if self.stage == Stage::Live && channel.must_settle(tip) {
+            return self.node_closes(now_ms, CloseReason::RefundNear, "", out);
+        }
+        let unconfirmed = account.ending.is_none_or(|ending| ending.height.is_none());
+        if let (Stage::Closing { .. }, Side::Node(side)) = (&self.stage, &mut self.side)
+            && unconfirmed
+            && side.settling.is_some()
+        {
+            // A block came without it: build it again at the rate of now.
+            out.push(Action::AskDestination);
+        }
+    }
+
+    fn node_settles(&mut self, now_ms: u64, to: ScriptBuf, feerate_sat_per_kvb: u64, out: &mut Vec<Action>) {
+        let Side::Node(side) = &mut self.side else { return };
+        side.asked_destination = false;
+        let (Stage::Closing { .. }, Some(account)) = (&self.stage, &self.account) else { return };
+        let Purse::Node(channel) = &account.purse else { return };
+        if channel.total_sat() == 0 {
+            return self.give_up(now_ms, "funded, but never paid".into(), out);
+        }
+        let last = side.settling_feerate_sat_per_kvb;
+        let wanted = if last == 0 { feerate_sat_per_kvb } else { bumped_feerate(last, feerate_sat_per_kvb) };
+        // A fee that would eat the whole payment buys nothing: pay what can be paid.
+        let feerate = channel.affordable_feerate(&to).map_or(wanted, |most| wanted.min(most));
+        match channel.close_tx(to, feerate) {
+            Ok(settling) => {
+                side.settling = Some(settling.clone());
+                side.settling_feerate_sat_per_kvb = feerate;
+                self.revision += 1;
+                out.push(Action::Broadcast(settling));
+                self.say_settling(out);
+            }
+            Err(error) if side.settling.is_none() => self.give_up(now_ms, error.to_string(), out),
+            Err(_) => {}
+        }
+    }
+
+    /// What was paid cannot be put on chain: the channel is the publisher's to take back.
+    fn give_up(&mut self, now_ms: u64, why: String, out: &mut Vec<Action>) {
+        self.go(now_ms, Stage::Ended { reason: EndReason::NothingToSettle(why.clone()) });
+        out.push(Action::StopMachine);
+        out.push(Action::HangUp(why));
+    }
+
+    fn node_seen(&mut self, now_ms: u64, transaction: &Transaction, height: Option<u32>, out: &mut Vec<Action>) {
+        let ending = self.note_seen(transaction, height);
+        self.node_resumes_if_paid(now_ms, out);
+        let Some(Ending { txid, how, height }) = ending else { return };
+        if self.stage == Stage::Live {
+            self.node_closes(now_ms, CloseReason::RefundNear, "the channel was spent", out);
+        }
+        if height.is_some() {
+            self.go(now_ms, Stage::Settled { txid, spend: how });
+            out.push(self.record_ending(now_ms, txid, &how));
+            out.push(Action::StopMachine);
+            out.push(Action::HangUp("settled".into()));
+        }
+    }
+}

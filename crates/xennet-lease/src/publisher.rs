@@ -1,0 +1,430 @@
+//! The publisher's side: measure, propose, fund, pay, and take back what was not paid.
+
+use std::time::Duration;
+
+use bitcoin::{OutPoint, Transaction};
+use xennet_market::price;
+use xennet_rama::{ChannelTerms, PublisherChannel, refund_height_for};
+use xennet_meter::interval_price;
+use xennet_task::{Proposal, Rates, Usage};
+
+use crate::lease::clip;
+use crate::{Account, Action, CloseReason, EndReason, Ending, Input, Lease, LedgerKind, Message, Purse, Side, Stage};
+
+/// How long a proposal stands, seconds.
+const PROPOSAL_VALID_S: u64 = 120;
+/// How long the overlay has to carry a proposal before the tunnel carries it too, milliseconds.
+const OVERLAY_FIRST_MS: u64 = 3_000;
+/// What a channel holds beyond the price of the lease, for the node's close reserve and the smallest change, satoshi. Pays
+/// for closing at up to 38 sat/vB.
+const CLOSE_ALLOWANCE_SAT: u64 = 10_000;
+/// How long a publisher that was left alone waits before it gives the lease up, milliseconds.
+const TUNNEL_PATIENCE_MS: u64 = 600_000;
+/// Payments made for traffic between two intervals are at least this far apart, milliseconds.
+const SHORTEST_PAUSE_MS: u64 = 100;
+
+impl Lease {
+    fn publisher(&mut self) -> Option<&mut crate::PublisherSide> {
+        match &mut self.side {
+            Side::Publisher(side) => Some(side),
+            Side::Node(_) => None,
+        }
+    }
+
+    pub(crate) fn handle_as_publisher(&mut self, now_ms: u64, input: Input, out: &mut Vec<Action>) {
+        match input {
+            Input::Start => self.publisher_start(out),
+            Input::LinkUp => self.publisher_link_up(out),
+            Input::Heard(message) => self.publisher_heard(now_ms, message, out),
+            Input::Measured(figures) => self.publisher_measured(now_ms, figures, out),
+            Input::MeasureFailed(why) if self.stage == Stage::Measuring => {
+                self.end(now_ms, EndReason::MeasureFailed(clip(&why)), out);
+            }
+            Input::ProposalSpread(bytes) => {
+                if let Some(side) = self.publisher() {
+                    side.announcement = Some(bytes);
+                    self.revision += 1;
+                }
+            }
+            Input::FundingBuilt { transaction, vout } => self.publisher_funded(now_ms, transaction, vout, out),
+            Input::FundingFailed(why) => self.end(now_ms, EndReason::FundingFailed(clip(&why)), out),
+            Input::Traffic(_) => self.pay_if_due(now_ms, out),
+            Input::Tick => self.publisher_tick(now_ms, out),
+            Input::Tip(_) => self.publisher_tip(out),
+            Input::Destination { to, feerate_sat_per_kvb } => self.publisher_refund(to, feerate_sat_per_kvb, out),
+            Input::Seen { transaction, height } => self.publisher_seen(now_ms, &transaction, height, out),
+            Input::Gone(txid) => self.note_gone(now_ms, &txid),
+            Input::Close(reason) => self.publisher_close(now_ms, reason, out),
+            _ => {}
+        }
+    }
+
+    fn publisher_start(&mut self, out: &mut Vec<Action>) {
+        let building = self.stage == Stage::Agreed;
+        let Some(account) = &self.account else { return };
+        out.push(Action::Watch(account.terms.script_pubkey()));
+        match &account.funding {
+            Some(funding) => out.push(Action::Broadcast(funding.clone())),
+            None if building => {
+                out.push(Action::Fund { script: account.terms.script_pubkey(), sat: account.terms.capacity_sat });
+            }
+            None => {}
+        }
+        if let Side::Publisher(side) = &self.side {
+            out.extend(side.refund.iter().cloned().map(Action::Broadcast));
+        }
+    }
+
+    fn publisher_link_up(&mut self, out: &mut Vec<Action>) {
+        if self.stage == Stage::Proposed {
+            self.say_proposal(out);
+        }
+        if let Stage::Closing { reason } = &self.stage {
+            out.push(Action::Send(Message::Close { reason: reason.clone() }));
+        }
+    }
+
+    fn publisher_heard(&mut self, now_ms: u64, message: Message, out: &mut Vec<Action>) {
+        match message {
+            Message::Hello { usage, total_sat, .. } => self.publisher_greeted(now_ms, &usage, total_sat, out),
+            Message::Ready { machine } => {
+                self.machine = Some(machine);
+                self.revision += 1;
+                if self.stage == Stage::Connected {
+                    self.go(now_ms, Stage::Measuring);
+                    out.push(Action::Measure);
+                }
+            }
+            Message::Agreed { channel_key, close_feerate_sat_per_kvb } if self.stage == Stage::Proposed => {
+                if let Err(why) = self.publisher_agreed(now_ms, &channel_key, close_feerate_sat_per_kvb, out) {
+                    self.end(now_ms, EndReason::Protocol(why), out);
+                }
+            }
+            Message::Refused { reasons } if self.stage == Stage::Proposed => {
+                let reasons = reasons.iter().take(16).map(|reason| clip(reason)).collect();
+                self.end(now_ms, EndReason::ProposalRefused(reasons), out);
+            }
+            Message::Ack { total_sat, .. } => {
+                if let Some(account) = &mut self.account
+                    && total_sat > account.acked_total_sat
+                    && total_sat <= account.total_sat()
+                {
+                    account.acked_total_sat = total_sat;
+                    let settled = total_sat == account.total_sat();
+                    if let Some(side) = self.publisher() {
+                        side.unacknowledged = !settled;
+                    }
+                    self.revision += 1;
+                }
+            }
+            Message::Paused { .. } if self.stage == Stage::Live => {
+                self.pay_if_due(now_ms, out);
+                self.pause_meter(now_ms);
+                if let Some(side) = self.publisher() {
+                    side.paused = true;
+                }
+                self.revision += 1;
+                out.push(self.record(now_ms, LedgerKind::Withheld, ""));
+                self.pay(now_ms, out);
+            }
+            Message::Resumed { .. } if self.stage == Stage::Live => {
+                if let Some(side) = self.publisher() {
+                    side.paused = false;
+                }
+                self.resume_meter(now_ms);
+                self.revision += 1;
+            }
+            Message::Close { reason } => {
+                if self.stage == Stage::Live {
+                    self.publisher_close(now_ms, reason, out);
+                } else if !self.is_locked() {
+                    self.end(now_ms, EndReason::HungUp(reason.to_string()), out);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The other side is back: make up for what was lost in between.
+    fn publisher_greeted(&mut self, now_ms: u64, their_usage: &Usage, their_total_sat: u64, out: &mut Vec<Action>) {
+        self.grant_what_the_cut_hid(their_usage);
+        let closing = matches!(self.stage, Stage::Closing { .. });
+        if self.stage != Stage::Live && !closing {
+            return;
+        }
+        if let Some(account) = &self.account {
+            if account.acked_total_sat == 0
+                && let (Some(funding), Some(outpoint)) = (&account.funding, account.outpoint)
+            {
+                let transaction = bitcoin::consensus::encode::serialize_hex(funding);
+                out.push(Action::Send(Message::Funded { transaction, vout: outpoint.vout }));
+            }
+            if their_total_sat < account.total_sat()
+                && let Purse::Publisher(channel) = &account.purse
+                && let Some(update) = channel.last_update()
+            {
+                // Totals are cumulative: saying the last one again makes up for any number of lost ones.
+                let usage = account.meter.usage();
+                out.push(Action::Send(Message::Pay { number: account.payments, usage, update }));
+            }
+        }
+        let paused = self.publisher().is_some_and(|side| side.paused);
+        if !closing && !paused {
+            self.resume_meter(now_ms);
+        }
+    }
+
+    /// When a connection dies, the two sides notice at different moments. The guest ran on for the node's; pay for that,
+    /// up to one interval's price in the whole lease.
+    fn grant_what_the_cut_hid(&mut self, their_usage: &Usage) {
+        let Some(price) = self.price() else { return };
+        let limit = price.interval().0;
+        let Some(account) = &self.account else { return };
+        let (Ok(theirs), Ok(own)) = (price.owed(their_usage), price.owed(&account.meter.usage())) else { return };
+        let counted = own.0.saturating_add(account.granted_msat);
+        let more = theirs.0.saturating_sub(counted).min(limit.saturating_sub(account.granted_msat));
+        if let (true, Some(account)) = (more > 0, &mut self.account) {
+            account.granted_msat += more;
+            self.revision += 1;
+        }
+    }
+
+    fn publisher_measured(&mut self, now_ms: u64, figures: xennet_meter::Figures, out: &mut Vec<Action>) {
+        if self.stage != Stage::Measuring {
+            return;
+        }
+        self.figures = Some(figures);
+        let rates = match price(&self.task, &figures, &self.acceptance) {
+            Ok(rates) => rates,
+            Err(reasons) => {
+                let reasons = reasons.iter().map(ToString::to_string).collect();
+                return self.end(now_ms, EndReason::MachineRefused(reasons), out);
+            }
+        };
+        let Side::Publisher(side) = &self.side else { return };
+        let longest = self.task.lease.max.as_secs();
+        let lease_s = side.lease_s.clamp(self.task.lease.min.as_secs(), longest);
+        let lease_end_height = self.height_after(lease_s, side.block_s);
+        let channel_key = side.channel_secret.0.public_key(secp256k1::SECP256K1).serialize();
+        let proposal = Proposal {
+            task: self.task_hash,
+            acceptance: self.acceptance_hash,
+            core_mhz: figures.core_mhz,
+            rates,
+            lease: Duration::from_secs(lease_s),
+            payout: self.task.payout,
+            capacity_sat: self.capacity_for(&rates, figures.core_mhz, lease_s).min(side.budget_sat),
+            channel_key,
+            refund_height: refund_height_for(lease_end_height),
+            expires_at: u32::try_from(now_ms / 1000 + PROPOSAL_VALID_S).unwrap_or(u32::MAX),
+        };
+        self.proposal = Some(proposal);
+        self.go(now_ms, Stage::Proposed);
+        out.push(self.record(now_ms, LedgerKind::Measured, ""));
+        out.push(Action::SpreadProposal(Box::new(proposal)));
+    }
+
+    /// What the lease will cost by the clock, with a quarter on top for traffic, and something for the fee of the close.
+    fn capacity_for(&self, rates: &Rates, core_mhz: u32, lease_s: u64) -> u64 {
+        let by_clock = interval_price(rates, &self.size(), core_mhz, Duration::from_secs(lease_s)).0 / 1000;
+        let prepaid = interval_price(rates, &self.size(), core_mhz, self.task.payout.interval()).0 / 1000;
+        let traffic = (by_clock / 4).max(rates.traffic_msat_per_gb / 1000);
+        by_clock.saturating_add(prepaid).saturating_add(traffic).saturating_add(CLOSE_ALLOWANCE_SAT)
+    }
+
+    fn say_proposal(&self, out: &mut Vec<Action>) {
+        if let Side::Publisher(side) = &self.side
+            && let Some(announcement) = &side.announcement
+        {
+            let announcement = announcement.iter().map(|byte| format!("{byte:02x}")).collect();
+            out.push(Action::Send(Message::Proposal { announcement }));
+        }
+    }
+
+    fn publisher_agreed(
+        &mut self,
+        now_ms: u64,
+        node_key: &str,
+        close_feerate_sat_per_kvb: u64,
+        out: &mut Vec<Action>,
+    ) -> Result<(), String> {
+        let Side::Publisher(side) = &self.side else { return Ok(()) };
+        let Some(proposal) = &self.proposal else { return Err("agreed to no proposal".into()) };
+        let node_key = node_key.parse().map_err(|error| format!("channel key {}: {error}", clip(node_key)))?;
+        let secret = side.channel_secret.0;
+        let terms = ChannelTerms {
+            publisher_key: secret.public_key(secp256k1::SECP256K1),
+            node_key,
+            capacity_sat: proposal.capacity_sat,
+            refund_height: proposal.refund_height,
+            close_feerate_sat_per_kvb,
+        };
+        terms.check().map_err(|error| error.to_string())?;
+        let (script, sat) = (terms.script_pubkey(), terms.capacity_sat);
+        let channel = PublisherChannel::new(terms.clone(), secret).map_err(|error| error.to_string())?;
+        self.account = Some(Account::new(terms, Purse::Publisher(channel), self.size(), now_ms));
+        self.go(now_ms, Stage::Agreed);
+        out.push(self.record(now_ms, LedgerKind::Agreed, ""));
+        out.push(Action::Fund { script, sat });
+        Ok(())
+    }
+
+    /// The funding is signed. Once this lease is on disk it may be broadcast: the refund follows from keys and terms alone.
+    fn publisher_funded(&mut self, now_ms: u64, transaction: Transaction, vout: u32, out: &mut Vec<Action>) {
+        if self.stage != Stage::Agreed {
+            return;
+        }
+        let Some(account) = &mut self.account else { return };
+        let outpoint = OutPoint { txid: transaction.compute_txid(), vout };
+        if let Purse::Publisher(channel) = &mut account.purse
+            && let Err(error) = channel.funded(outpoint)
+        {
+            return self.end(now_ms, EndReason::FundingFailed(error.to_string()), out);
+        }
+        account.outpoint = Some(outpoint);
+        account.funding = Some(transaction.clone());
+        let script = account.terms.script_pubkey();
+        self.live_since_ms = Some(now_ms);
+        self.go(now_ms, Stage::Live);
+        let hex = bitcoin::consensus::encode::serialize_hex(&transaction);
+        out.push(Action::Watch(script));
+        out.push(Action::Broadcast(transaction));
+        out.push(Action::Send(Message::Funded { transaction: hex, vout }));
+        out.push(self.record(now_ms, LedgerKind::Funded, outpoint.to_string()));
+        if self.link.is_ok() {
+            self.resume_meter(now_ms);
+        }
+        self.pay(now_ms, out);
+    }
+
+    fn publisher_tick(&mut self, now_ms: u64, out: &mut Vec<Action>) {
+        match self.stage {
+            Stage::Proposed if now_ms.saturating_sub(self.stage_since_ms) > OVERLAY_FIRST_MS => {
+                self.stage_since_ms = now_ms;
+                self.say_proposal(out);
+            }
+            Stage::Live => {
+                let length_ms = self.proposal.map_or(0, |proposal| proposal.lease.as_millis()) as u64;
+                if self.live_since_ms.is_some_and(|since| now_ms.saturating_sub(since) >= length_ms) {
+                    return self.publisher_close(now_ms, CloseReason::LeaseOver, out);
+                }
+                if self.link.is_err_and(|since| now_ms.saturating_sub(since) > TUNNEL_PATIENCE_MS) {
+                    return self.publisher_close(now_ms, CloseReason::TunnelLost, out);
+                }
+                self.pay_if_due(now_ms, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// Pays when three quarters of the interval are over, or half of what may be owed is: the node must not have to wait.
+    fn pay_if_due(&mut self, now_ms: u64, out: &mut Vec<Action>) {
+        if self.stage != Stage::Live || self.link.is_err() {
+            return;
+        }
+        if let Some(account) = &mut self.account {
+            account.meter.advance(now_ms);
+        }
+        let (Some(price), Some(account)) = (self.price(), &self.account) else { return };
+        let since_ms = now_ms.saturating_sub(account.last_payment_ms);
+        let waiting = matches!(&self.side, Side::Publisher(side) if side.unacknowledged);
+        if waiting && since_ms < price.interval_ms().saturating_mul(2) {
+            return;
+        }
+        let exposure = account.exposure_msat(&price).unwrap_or(u64::MAX);
+        let by_time = since_ms.saturating_mul(4) >= price.interval_ms().saturating_mul(3);
+        let by_use = since_ms >= SHORTEST_PAUSE_MS && exposure >= (price.interval().0 / 2).max(1000);
+        if by_time || by_use {
+            self.pay(now_ms, out);
+        }
+    }
+
+    fn pay(&mut self, now_ms: u64, out: &mut Vec<Action>) {
+        let (Some(price), Some(account)) = (self.price(), &self.account) else { return };
+        let usage = account.meter.usage();
+        let due = match account.due_sat(&price, &usage) {
+            Ok(due) => due,
+            Err(error) => return self.begin_publisher_closing(now_ms, CloseReason::ChannelExhausted, &error.to_string(), out),
+        };
+        let (due, max) = (due.max(account.total_sat()), account.terms.max_total_sat());
+        let Some(account) = &mut self.account else { return };
+        let Purse::Publisher(channel) = &mut account.purse else { return };
+        let update = match channel.pay(due.min(max)) {
+            Ok(update) => update,
+            Err(error) => return self.begin_publisher_closing(now_ms, CloseReason::ChannelExhausted, &error.to_string(), out),
+        };
+        account.payments += 1;
+        account.last_payment_ms = now_ms;
+        let number = account.payments;
+        if let Some(side) = self.publisher() {
+            side.unacknowledged = true;
+        }
+        self.revision += 1;
+        out.push(Action::Send(Message::Pay { number, usage, update }));
+        out.push(self.record(now_ms, LedgerKind::Paid, ""));
+        if due > max {
+            self.begin_publisher_closing(now_ms, CloseReason::ChannelExhausted, "", out);
+        }
+    }
+
+    fn publisher_close(&mut self, now_ms: u64, reason: CloseReason, out: &mut Vec<Action>) {
+        match self.stage {
+            Stage::Live => {
+                if let Some(account) = &mut self.account {
+                    account.meter.advance(now_ms);
+                }
+                self.pay(now_ms, out);
+                self.begin_publisher_closing(now_ms, reason, "", out);
+            }
+            Stage::Closing { .. } => {}
+            _ => self.end(now_ms, EndReason::Cancelled, out),
+        }
+    }
+
+    fn begin_publisher_closing(&mut self, now_ms: u64, reason: CloseReason, note: &str, out: &mut Vec<Action>) {
+        if matches!(self.stage, Stage::Closing { .. }) {
+            return;
+        }
+        self.begin_closing(now_ms, reason.clone(), note, out);
+        out.push(Action::Send(Message::Close { reason }));
+    }
+
+    /// Past the refund's height, with no close by the node: take back what was not paid.
+    fn publisher_tip(&mut self, out: &mut Vec<Action>) {
+        let Some(account) = &self.account else { return };
+        let Side::Publisher(side) = &self.side else { return };
+        if account.funding.is_none() || account.ending.is_some() || self.tip < account.terms.refund_height {
+            return;
+        }
+        match &side.refund {
+            Some(refund) => out.push(Action::Broadcast(refund.clone())),
+            None => out.push(Action::AskDestination),
+        }
+    }
+
+    fn publisher_refund(&mut self, to: bitcoin::ScriptBuf, feerate_sat_per_kvb: u64, out: &mut Vec<Action>) {
+        let Some(account) = &self.account else { return };
+        let Purse::Publisher(channel) = &account.purse else { return };
+        if self.tip < account.terms.refund_height || account.ending.is_some() {
+            return;
+        }
+        let Ok(refund) = channel.refund_tx(to, feerate_sat_per_kvb) else { return };
+        if let Some(side) = self.publisher() {
+            side.refund = Some(refund.clone());
+        }
+        self.revision += 1;
+        out.push(Action::Broadcast(refund));
+    }
+
+    fn publisher_seen(&mut self, now_ms: u64, transaction: &Transaction, height: Option<u32>, out: &mut Vec<Action>) {
+        let Some(Ending { txid, how, height }) = self.note_seen(transaction, height) else { return };
+        if self.stage == Stage::Live {
+            self.begin_closing(now_ms, CloseReason::NodeDone, "", out);
+        }
+        if height.is_some() {
+            self.go(now_ms, Stage::Settled { txid, spend: how });
+            out.push(self.record_ending(now_ms, txid, &how));
+            out.push(Action::HangUp("settled".into()));
+        }
+    }
+}
