@@ -79,9 +79,7 @@ pub enum IdentityError {
         found: usize,
     },
     /// A version this program does not know.
-    #[error(
-        "the identity's version is {found}, but only {VERSION} is known; a newer program may know it"
-    )]
+    #[error("the identity's version is {found}, but only {VERSION} is known; a newer program may know it")]
     Version {
         /// The version given.
         found: u8,
@@ -158,9 +156,7 @@ impl Identity {
 
     /// Reads exactly [`Self::WIRE_LEN`] bytes. Does not check the work: see [`Self::check`].
     pub fn decode(bytes: &[u8]) -> Result<Identity, IdentityError> {
-        let bytes: &[u8; Self::WIRE_LEN] = bytes
-            .try_into()
-            .map_err(|_| IdentityError::Length { found: bytes.len() })?;
+        let bytes: &[u8; Self::WIRE_LEN] = bytes.try_into().map_err(|_| IdentityError::Length { found: bytes.len() })?;
         if bytes[0] != VERSION {
             return Err(IdentityError::Version { found: bytes[0] });
         }
@@ -174,38 +170,19 @@ impl Identity {
         height.copy_from_slice(&bytes[35..39]);
         hash.copy_from_slice(&bytes[39..71]);
         nonce.copy_from_slice(&bytes[Self::NONCE_AT..]);
-        let anchor = Anchor {
-            height: u32::from_le_bytes(height),
-            hash,
-        };
-        Ok(Identity {
-            role,
-            key,
-            anchor,
-            nonce: u64::from_le_bytes(nonce),
-        })
+        let anchor = Anchor { height: u32::from_le_bytes(height), hash };
+        Ok(Identity { role, key, anchor, nonce: u64::from_le_bytes(nonce) })
     }
 
     /// Checks that its hash is not above the target.
     pub fn check(&self, target: &Target) -> Result<(), IdentityError> {
         let id = self.id();
-        if target.is_met_by(&id.0) {
-            Ok(())
-        } else {
-            Err(IdentityError::AboveTarget {
-                id,
-                target: *target,
-            })
-        }
+        if target.is_met_by(&id.0) { Ok(()) } else { Err(IdentityError::AboveTarget { id, target: *target }) }
     }
 
     /// The identity without its nonce.
     pub fn template(&self) -> IdentityTemplate {
-        IdentityTemplate {
-            role: self.role,
-            key: self.key,
-            anchor: self.anchor,
-        }
+        IdentityTemplate { role: self.role, key: self.key, anchor: self.anchor }
     }
 }
 
@@ -215,22 +192,12 @@ impl IdentityTemplate {
         let mut prefix = Vec::with_capacity(TAG.len() + Identity::NONCE_AT);
         prefix.extend_from_slice(TAG);
         self.encode(&mut prefix);
-        Search::new(&prefix, &[]).run(
-            start,
-            count,
-            |hash| target.is_met_by(hash),
-            target.first_word_mask(),
-        )
+        Search::new(&prefix, &[]).run(start, count, |hash| target.is_met_by(hash), target.first_word_mask())
     }
 
     /// The identity with this nonce.
     pub fn with_nonce(&self, nonce: u64) -> Identity {
-        Identity {
-            role: self.role,
-            key: self.key,
-            anchor: self.anchor,
-            nonce,
-        }
+        Identity { role: self.role, key: self.key, anchor: self.anchor, nonce }
     }
 
     fn encode(&self, to: &mut Vec<u8>) {
@@ -256,10 +223,7 @@ impl fmt::Display for Role {
 
 impl fmt::Display for IdentityId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .rev()
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0.iter().rev().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -274,9 +238,7 @@ impl FromStr for IdentityId {
 
     fn from_str(text: &str) -> Result<IdentityId, IdentityError> {
         let mut hash = [0; 32];
-        hex::decode_to_slice(text, &mut hash).map_err(|_| IdentityError::Id {
-            found: text.chars().take(80).collect(),
-        })?;
+        hex::decode_to_slice(text, &mut hash).map_err(|_| IdentityError::Id { found: text.chars().take(80).collect() })?;
         hash.reverse();
         Ok(IdentityId(hash))
     }
@@ -290,9 +252,7 @@ impl Serialize for IdentityId {
 
 impl<'de> Deserialize<'de> for IdentityId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<IdentityId, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -302,20 +262,14 @@ mod reversed_hex {
 
     use super::IdentityId;
 
-    pub(super) fn serialize<S: Serializer>(
-        hash: &[u8; 32],
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(hash: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&IdentityId(*hash))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<[u8; 32], D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
         let text = String::deserialize(deserializer)?;
         let mut hash = [0; 32];
-        hex::decode_to_slice(&text, &mut hash)
-            .map_err(|_| serde::de::Error::custom("a block's hash must be 64 hex digits"))?;
+        hex::decode_to_slice(&text, &mut hash).map_err(|_| serde::de::Error::custom("a block's hash must be 64 hex digits"))?;
         hash.reverse();
         Ok(hash)
     }

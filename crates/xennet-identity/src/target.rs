@@ -39,10 +39,7 @@ impl Target {
     pub fn is_met_by(&self, hash: &[u8; 32]) -> bool {
         let mut hash_limbs = [0; 4];
         for (limb, bytes) in hash_limbs.iter_mut().zip(hash.chunks_exact(8)) {
-            *limb = bytes
-                .iter()
-                .rev()
-                .fold(0, |number, byte| number << 8 | u64::from(*byte));
+            *limb = bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
         }
         hash_limbs.iter().rev().le(self.limbs.iter().rev())
     }
@@ -75,9 +72,7 @@ impl Target {
     /// Bits of the most significant 32 that no hash under the target has.
     pub(crate) fn first_word_mask(&self) -> u32 {
         let first = (self.limbs[3] >> 32) as u32;
-        u32::MAX
-            .checked_shl(32 - first.leading_zeros())
-            .unwrap_or(0)
+        u32::MAX.checked_shl(32 - first.leading_zeros()).unwrap_or(0)
     }
 
     /// Multiplied by `numerator` / 2^64.
@@ -98,16 +93,8 @@ impl Target {
         let (whole, bits) = ((times / 64) as usize, times % 64);
         let mut limbs = [0; 4];
         for (i, limb) in limbs.iter_mut().enumerate() {
-            let low = self
-                .limbs
-                .get(i.saturating_add(whole))
-                .copied()
-                .unwrap_or(0);
-            let high = self
-                .limbs
-                .get(i.saturating_add(whole) + 1)
-                .copied()
-                .unwrap_or(0);
+            let low = self.limbs.get(i.saturating_add(whole)).copied().unwrap_or(0);
+            let high = self.limbs.get(i.saturating_add(whole) + 1).copied().unwrap_or(0);
             *limb = (u128::from(high) << 64 | u128::from(low)).wrapping_shr(bits) as u64;
         }
         Target { limbs }
@@ -149,10 +136,7 @@ fn subtract(a: [u64; 4], b: [u64; 4]) -> [u64; 4] {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.limbs
-            .iter()
-            .rev()
-            .try_for_each(|limb| write!(f, "{limb:016x}"))
+        self.limbs.iter().rev().try_for_each(|limb| write!(f, "{limb:016x}"))
     }
 }
 
@@ -166,16 +150,12 @@ impl FromStr for Target {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Target, TargetError> {
-        let error = || TargetError {
-            found: text.chars().take(80).collect(),
-        };
+        let error = || TargetError { found: text.chars().take(80).collect() };
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes).map_err(|_| error())?;
         let mut limbs = [0; 4];
         for (limb, bytes) in limbs.iter_mut().rev().zip(bytes.chunks_exact(8)) {
-            *limb = bytes
-                .iter()
-                .fold(0, |number, byte| number << 8 | u64::from(*byte));
+            *limb = bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
         }
         Ok(Target { limbs })
     }
@@ -189,9 +169,7 @@ impl Serialize for Target {
 
 impl<'de> Deserialize<'de> for Target {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Target, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -216,20 +194,12 @@ impl TargetSchedule {
     pub const HALVING: u32 = 131_400;
 
     /// For the embedded regtest chain: about 2^18 hashes, well under a second of one core.
-    pub const REGTEST: TargetSchedule = TargetSchedule {
-        base: Target::from_leading_zero_bits(18),
-        base_height: 0,
-        min_anchor_age: 6,
-        max_anchor_age: 26_280,
-    };
+    pub const REGTEST: TargetSchedule =
+        TargetSchedule { base: Target::from_leading_zero_bits(18), base_height: 0, min_anchor_age: 6, max_anchor_age: 26_280 };
 
     /// For Bitcoin's main chain: about 2^32 hashes, some minutes of one core.
-    pub const MAINNET: TargetSchedule = TargetSchedule {
-        base: Target::from_leading_zero_bits(32),
-        base_height: 930_000,
-        min_anchor_age: 6,
-        max_anchor_age: 26_280,
-    };
+    pub const MAINNET: TargetSchedule =
+        TargetSchedule { base: Target::from_leading_zero_bits(32), base_height: 930_000, min_anchor_age: 6, max_anchor_age: 26_280 };
 
     /// The target for identities anchored at a height: base · 2^(−(height − base height) / [`Self::HALVING`]).
     pub fn target_at(&self, anchor_height: u32) -> Target {
@@ -246,18 +216,10 @@ impl TargetSchedule {
     pub fn check(&self, identity: &Identity, tip: u32) -> Result<(), IdentityError> {
         let height = identity.anchor.height;
         if height > tip || tip - height < self.min_anchor_age {
-            return Err(IdentityError::AnchorTooYoung {
-                height,
-                tip,
-                min_age: self.min_anchor_age,
-            });
+            return Err(IdentityError::AnchorTooYoung { height, tip, min_age: self.min_anchor_age });
         }
         if tip - height > self.max_anchor_age {
-            return Err(IdentityError::AnchorTooOld {
-                height,
-                tip,
-                max_age: self.max_anchor_age,
-            });
+            return Err(IdentityError::AnchorTooOld { height, tip, max_age: self.max_anchor_age });
         }
         identity.check(&self.target_at(height))
     }

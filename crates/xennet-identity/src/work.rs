@@ -13,21 +13,10 @@ const BLOCK: usize = 64;
 const NONCE: usize = 8;
 
 /// SHA-256's initial state (FIPS 180-4, 5.3.3).
-const INITIAL: [u32; 8] = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
+const INITIAL: [u32; 8] = [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// How many leading zero bits a hash must have, read as Bitcoin reads it: a little-endian number.
-#[derive(
-    Debug, Default, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WorkBits(pub u8);
 
@@ -72,19 +61,12 @@ pub fn work_of(hash: &[u8; 32]) -> u8 {
 ///
 /// A benchmark asks for 255 bits: that tries exactly `count` nonces.
 pub fn grind(prefix: &[u8], suffix: &[u8], bits: WorkBits, start: u64, count: u64) -> Option<u64> {
-    Search::new(prefix, suffix).run(
-        start,
-        count,
-        |hash| bits.is_met_by(hash),
-        first_word_mask(bits.0),
-    )
+    Search::new(prefix, suffix).run(start, count, |hash| bits.is_met_by(hash), first_word_mask(bits.0))
 }
 
 /// The zero bits that at least must stand in the most significant 32, for a test that spares most hashes the long one.
 fn first_word_mask(bits: u8) -> u32 {
-    u32::MAX
-        .checked_shl(32u32.saturating_sub(u32::from(bits)))
-        .unwrap_or(0)
+    u32::MAX.checked_shl(32u32.saturating_sub(u32::from(bits))).unwrap_or(0)
 }
 
 /// A double SHA-256 of which only 8 bytes vary.
@@ -112,22 +94,12 @@ impl Search {
             tail.push(0);
         }
         tail.extend_from_slice(&length_bits.to_be_bytes());
-        Search {
-            midstate,
-            tail: blocks(&tail),
-            nonce_at: rest.len(),
-        }
+        Search { midstate, tail: blocks(&tail), nonce_at: rest.len() }
     }
 
     /// Tries nonces until `accept` takes the hash. `mask` are bits of the hash's most significant word that `accept`
     /// would never take unless they are zero.
-    pub(crate) fn run(
-        mut self,
-        start: u64,
-        count: u64,
-        accept: impl Fn(&[u8; 32]) -> bool,
-        mask: u32,
-    ) -> Option<u64> {
+    pub(crate) fn run(mut self, start: u64, count: u64, accept: impl Fn(&[u8; 32]) -> bool, mask: u32) -> Option<u64> {
         // The second hash is over 32 bytes: one block, of which the padding never changes.
         let mut outer = Block::default();
         outer[32] = 0x80;
@@ -152,9 +124,11 @@ impl Search {
 
     fn set_nonce(&mut self, nonce: u64) {
         let bytes = nonce.to_le_bytes();
-        let (at, first) = (self.nonce_at, (BLOCK - self.nonce_at).min(NONCE));
-        self.tail[0][at..at + first].copy_from_slice(&bytes[..first]);
-        if first < NONCE {
+        let (at, first) = (self.nonce_at, BLOCK - self.nonce_at);
+        if let Some(within) = self.tail[0][at..].first_chunk_mut::<NONCE>() {
+            *within = bytes;
+        } else {
+            self.tail[0][at..].copy_from_slice(&bytes[..first]);
             self.tail[1][..NONCE - first].copy_from_slice(&bytes[first..]);
         }
     }
@@ -162,10 +136,7 @@ impl Search {
 
 /// Splits whole blocks.
 fn blocks(bytes: &[u8]) -> Vec<Block> {
-    bytes
-        .chunks_exact(BLOCK)
-        .map(|chunk| Block::clone_from_slice(chunk))
-        .collect()
+    bytes.chunks_exact(BLOCK).map(|chunk| Block::clone_from_slice(chunk)).collect()
 }
 
 fn to_bytes(state: &[u32; 8]) -> [u8; 32] {

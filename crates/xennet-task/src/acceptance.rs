@@ -56,9 +56,7 @@ impl Acceptance {
         limits::MEMORY.check(self.memory_mib)?;
         limits::DISK.check(self.disk_mib)?;
         limits::PERSISTENT.check(self.persistent_mib)?;
-        limits::PROPOSAL_WORK_BITS
-            .check(self.proposal_work_bits)
-            .map(drop)
+        limits::PROPOSAL_WORK_BITS.check(self.proposal_work_bits).map(drop)
     }
 
     pub(crate) fn encode(&self, to: &mut Vec<u8>) {
@@ -79,9 +77,7 @@ impl Acceptance {
             task: AnnouncementHash(from.array("task")?),
             node: from.identity(Kind::Acceptance)?,
             ssh_key: from.array("ssh_key")?,
-            operating_system: from
-                .text("operating_system", Requirements::MAX_NAME)?
-                .to_owned(),
+            operating_system: from.text("operating_system", Requirements::MAX_NAME)?.to_owned(),
             compute: Compute::decode(from)?,
             memory_mib: from.number(&limits::MEMORY)?,
             disk_mib: from.number(&limits::DISK)?,

@@ -8,9 +8,7 @@ use crate::limits::{self, FieldError, Limits};
 use crate::wire::{DecodeError, Reader, put_varint};
 
 /// Thousandths of a satoshi.
-#[derive(
-    Debug, Default, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Msat(pub u64);
 
@@ -48,20 +46,11 @@ impl Rates {
         len
     };
 
-    const LIMITS: [Limits; 5] = [
-        limits::RATE_CPU,
-        limits::RATE_MEMORY,
-        limits::RATE_DISK,
-        limits::RATE_PERSISTENT,
-        limits::RATE_TRAFFIC,
-    ];
+    const LIMITS: [Limits; 5] = [limits::RATE_CPU, limits::RATE_MEMORY, limits::RATE_DISK, limits::RATE_PERSISTENT, limits::RATE_TRAFFIC];
 
     /// Checks that each is at most [`Rates::MAX`].
     pub fn check(&self) -> Result<(), FieldError> {
-        Self::LIMITS
-            .iter()
-            .zip(self.in_order())
-            .try_for_each(|(limits, rate)| limits.check(rate).map(drop))
+        Self::LIMITS.iter().zip(self.in_order()).try_for_each(|(limits, rate)| limits.check(rate).map(drop))
     }
 
     pub(crate) fn encode(&self, to: &mut Vec<u8>) {

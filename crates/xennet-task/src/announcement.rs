@@ -9,7 +9,7 @@
 use std::fmt;
 
 use secp256k1::schnorr::Signature;
-use secp256k1::{Keypair, Message, PublicKey, SECP256K1};
+use secp256k1::{Keypair, Message, SECP256K1};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use xennet_identity::{Identity, Role, double_sha256};
@@ -102,10 +102,10 @@ pub enum SignError {
     /// The key that signs is not the identity's.
     #[error("the identity's key is {expected}, but the key to sign with is {found}")]
     WrongKey {
-        /// The identity's.
-        expected: PublicKey,
-        /// The signer's.
-        found: PublicKey,
+        /// The identity's, in hex digits.
+        expected: String,
+        /// The signer's, in hex digits.
+        found: String,
     },
 }
 
@@ -116,16 +116,11 @@ impl Unworked {
         limits::WORK_BITS.check(work_bits)?;
         let (kind, sender) = (said.kind(), said.sender());
         if sender.role != kind.said_by() {
-            return Err(SignError::WrongRole {
-                kind,
-                found: sender.role,
-            });
+            return Err(SignError::WrongRole { kind, found: sender.role });
         }
         if sender.key != secret.public_key() {
-            return Err(SignError::WrongKey {
-                expected: sender.key,
-                found: secret.public_key(),
-            });
+            let (expected, found) = (sender.key.to_string(), secret.public_key().to_string());
+            return Err(SignError::WrongKey { expected, found });
         }
         let mut bytes = Vec::with_capacity(Announcement::MAX_LEN);
         bytes.extend_from_slice(MAGIC);
@@ -167,20 +162,12 @@ impl Announcement {
     /// Not checked, because the bytes alone do not tell: work, the sender's target, time.
     pub fn decode(payload: &[u8]) -> Result<Announcement, DecodeError> {
         if payload.len() > Self::MAX_LEN {
-            return Err(DecodeError::TooLong {
-                found: payload.len(),
-            });
+            return Err(DecodeError::TooLong { found: payload.len() });
         }
         let (kind, work_bits) = header(payload)?;
-        let (signed, nonce) = payload
-            .split_last_chunk::<NONCE>()
-            .ok_or(DecodeError::Truncated { field: "nonce" })?;
-        let (said, signature) = signed
-            .split_last_chunk::<SIGNATURE>()
-            .ok_or(DecodeError::Truncated { field: "signature" })?;
-        let body = said
-            .get(HEADER..)
-            .ok_or(DecodeError::Truncated { field: "body" })?;
+        let (signed, nonce) = payload.split_last_chunk::<NONCE>().ok_or(DecodeError::Truncated { field: "nonce" })?;
+        let (said, signature) = signed.split_last_chunk::<SIGNATURE>().ok_or(DecodeError::Truncated { field: "signature" })?;
+        let body = said.get(HEADER..).ok_or(DecodeError::Truncated { field: "body" })?;
         let announcement = Announcement {
             work_bits,
             said: Said::decode(kind, body)?,
@@ -273,10 +260,7 @@ impl Cancellation {
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Cancellation, DecodeError> {
-        Ok(Cancellation {
-            publisher: from.identity(Kind::Cancellation)?,
-            task: AnnouncementHash(from.array("task")?),
-        })
+        Ok(Cancellation { publisher: from.identity(Kind::Cancellation)?, task: AnnouncementHash(from.array("task")?) })
     }
 }
 
@@ -327,11 +311,7 @@ fn header(payload: &[u8]) -> Result<(Kind, u8), DecodeError> {
     }
     let found = from.byte("header")?;
     if found != VERSION {
-        return Err(DecodeError::Version {
-            what: "the announcement",
-            found,
-            known: VERSION,
-        });
+        return Err(DecodeError::Version { what: "the announcement", found, known: VERSION });
     }
     let kind = Kind::from_byte(from.byte("header")?)?;
     let work_bits = limits::WORK_BITS.check(from.byte("header")?)?;
@@ -341,12 +321,5 @@ fn header(payload: &[u8]) -> Result<(Kind, u8), DecodeError> {
 /// What is signed: a tagged hash as in BIP340, so that a signature for Xennet is none for anything else.
 fn message(said: &[u8]) -> Message {
     let tag = Sha256::digest(b"xennet/announcement");
-    Message::from_digest(
-        Sha256::new()
-            .chain_update(tag)
-            .chain_update(tag)
-            .chain_update(said)
-            .finalize()
-            .into(),
-    )
+    Message::from_digest(Sha256::new().chain_update(tag).chain_update(tag).chain_update(said).finalize().into())
 }

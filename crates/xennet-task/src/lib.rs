@@ -15,9 +15,7 @@ mod wire;
 
 pub use acceptance::Acceptance;
 pub use amounts::{Msat, Rates, Usage};
-pub use announcement::{
-    Announcement, AnnouncementHash, Cancellation, Kind, Said, SignError, Unworked,
-};
+pub use announcement::{Announcement, AnnouncementHash, Cancellation, Kind, Said, SignError, Unworked};
 pub use limits::FieldError;
 pub use names::NameError;
 pub use proposal::{LeaseId, Proposal};

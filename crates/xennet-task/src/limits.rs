@@ -23,16 +23,8 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    pub(crate) fn new(
-        field: &'static str,
-        found: impl ToString,
-        allowed: impl Into<String>,
-    ) -> FieldError {
-        FieldError {
-            field,
-            found: found.to_string(),
-            allowed: allowed.into(),
-        }
+    pub(crate) fn new(field: &'static str, found: impl ToString, allowed: impl Into<String>) -> FieldError {
+        FieldError { field, found: found.to_string(), allowed: allowed.into() }
     }
 }
 
@@ -51,11 +43,7 @@ impl Limits {
         if (self.min..=self.max).contains(&value) {
             return Ok(value);
         }
-        Err(FieldError::new(
-            self.field,
-            value,
-            format!("from {} to {}", self.min, self.max),
-        ))
+        Err(FieldError::new(self.field, value, format!("from {} to {}", self.min, self.max)))
     }
 }
 

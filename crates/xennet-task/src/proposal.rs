@@ -20,9 +20,7 @@ impl LeaseId {
     /// The lease that this task and this acceptance of it make.
     pub fn of(task: &AnnouncementHash, acceptance: &AnnouncementHash) -> LeaseId {
         let mut name = [0; 8];
-        name.copy_from_slice(
-            &double_sha256(&[b"xennet-lease".as_slice(), &task.0, &acceptance.0].concat())[..8],
-        );
+        name.copy_from_slice(&double_sha256(&[b"xennet-lease".as_slice(), &task.0, &acceptance.0].concat())[..8]);
         LeaseId(name)
     }
 }
@@ -87,11 +85,7 @@ impl Proposal {
         limits::CAPACITY.check(self.capacity_sat)?;
         if PublicKey::from_slice(&self.channel_key).is_err() {
             let found = hex::encode(self.channel_key);
-            return Err(FieldError::new(
-                "channel_key",
-                found,
-                "a compressed secp256k1 public key",
-            ));
+            return Err(FieldError::new("channel_key", found, "a compressed secp256k1 public key"));
         }
         limits::REFUND_HEIGHT.check(self.refund_height).map(drop)
     }
@@ -119,11 +113,7 @@ impl Proposal {
         let mut from = Reader::new(bytes);
         let found = from.byte("version")?;
         if found != Self::VERSION {
-            return Err(DecodeError::Version {
-                what: "the proposal",
-                found,
-                known: Self::VERSION,
-            });
+            return Err(DecodeError::Version { what: "the proposal", found, known: Self::VERSION });
         }
         let proposal = Proposal {
             task: AnnouncementHash(from.array("task")?),

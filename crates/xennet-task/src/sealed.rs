@@ -50,51 +50,22 @@ impl Sealed {
 
     /// Seals a proposal to a node's identity key. The ephemeral key must be fresh and random for each proposal: using it
     /// twice for one node would disclose both.
-    pub fn seal(
-        publisher: Identity,
-        proposal: &Proposal,
-        to: &PublicKey,
-        ephemeral: &SecretKey,
-    ) -> Result<Sealed, SealError> {
+    pub fn seal(publisher: Identity, proposal: &Proposal, to: &PublicKey, ephemeral: &SecretKey) -> Result<Sealed, SealError> {
         let secret = SharedSecret::new(to, ephemeral);
         let ephemeral = ephemeral.public_key(SECP256K1);
         let (cipher, aad) = cipher(&publisher, &ephemeral, to, &secret);
         let plain = proposal.encode()?;
-        let ciphertext = cipher
-            .encrypt(
-                &Nonce::default(),
-                Payload {
-                    msg: &plain,
-                    aad: &aad,
-                },
-            )
-            .map_err(|_| SealError::NotForThisKey)?;
-        Ok(Sealed {
-            publisher,
-            ephemeral,
-            ciphertext,
-        })
+        let ciphertext = cipher.encrypt(&Nonce::default(), Payload { msg: &plain, aad: &aad }).map_err(|_| SealError::NotForThisKey)?;
+        Ok(Sealed { publisher, ephemeral, ciphertext })
     }
 
     /// Opens it with the secret of the node's identity key. That it is not for this key shows only by trying: the
     /// announcement does not say whom it is for.
     pub fn open(&self, with: &SecretKey) -> Result<Proposal, SealError> {
         let secret = SharedSecret::new(&self.ephemeral, with);
-        let (cipher, aad) = cipher(
-            &self.publisher,
-            &self.ephemeral,
-            &with.public_key(SECP256K1),
-            &secret,
-        );
-        let plain = cipher
-            .decrypt(
-                &Nonce::default(),
-                Payload {
-                    msg: &self.ciphertext,
-                    aad: &aad,
-                },
-            )
-            .map_err(|_| SealError::NotForThisKey)?;
+        let (cipher, aad) = cipher(&self.publisher, &self.ephemeral, &with.public_key(SECP256K1), &secret);
+        let plain =
+            cipher.decrypt(&Nonce::default(), Payload { msg: &self.ciphertext, aad: &aad }).map_err(|_| SealError::NotForThisKey)?;
         Ok(Proposal::decode(&plain)?)
     }
 
@@ -105,11 +76,7 @@ impl Sealed {
             return Ok(());
         }
         let found = format!("{} bytes long", self.ciphertext.len());
-        Err(FieldError::new(
-            "ciphertext",
-            found,
-            format!("from {} to {} bytes", range.start(), range.end()),
-        ))
+        Err(FieldError::new("ciphertext", found, format!("from {} to {} bytes", range.start(), range.end())))
     }
 
     pub(crate) fn encode(&self, to: &mut Vec<u8>) {
@@ -122,30 +89,16 @@ impl Sealed {
     pub(crate) fn decode(from: &mut Reader<'_>) -> Result<Sealed, DecodeError> {
         let publisher = from.identity(Kind::Proposal)?;
         let key = from.bytes("ephemeral key", 33)?;
-        let ephemeral = PublicKey::from_slice(key).map_err(|_| {
-            FieldError::new(
-                "ephemeral key",
-                hex::encode(key),
-                "a compressed secp256k1 public key",
-            )
-        })?;
-        let sealed = Sealed {
-            publisher,
-            ephemeral,
-            ciphertext: from.rest().to_vec(),
-        };
+        let ephemeral = PublicKey::from_slice(key)
+            .map_err(|_| FieldError::new("ephemeral key", hex::encode(key), "a compressed secp256k1 public key"))?;
+        let sealed = Sealed { publisher, ephemeral, ciphertext: from.rest().to_vec() };
         sealed.check()?;
         Ok(sealed)
     }
 }
 
 /// The box and what is authenticated with it. Each key is used for one message, so the nonce may be zero.
-fn cipher(
-    publisher: &Identity,
-    ephemeral: &PublicKey,
-    to: &PublicKey,
-    secret: &SharedSecret,
-) -> (ChaCha20Poly1305, Vec<u8>) {
+fn cipher(publisher: &Identity, ephemeral: &PublicKey, to: &PublicKey, secret: &SharedSecret) -> (ChaCha20Poly1305, Vec<u8>) {
     let key = Sha256::new()
         .chain_update(b"xennet-seal")
         .chain_update(secret.secret_bytes())

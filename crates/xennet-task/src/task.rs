@@ -223,20 +223,12 @@ impl Requirements {
             check_name(name)?;
             together += name.len();
             if self.operating_systems[..i].contains(name) {
-                return Err(FieldError::new(
-                    "operating_systems",
-                    format!("`{name}` twice"),
-                    "a list of different names",
-                ));
+                return Err(FieldError::new("operating_systems", format!("`{name}` twice"), "a list of different names"));
             }
         }
         if together > Self::MAX_NAMES {
             let found = format!("names of {together} bytes together");
-            return Err(FieldError::new(
-                "operating_systems",
-                found,
-                format!("at most {} bytes", Self::MAX_NAMES),
-            ));
+            return Err(FieldError::new("operating_systems", found, format!("at most {} bytes", Self::MAX_NAMES)));
         }
         limits::BANDWIDTH.check(self.bandwidth_kbit_s)?;
         limits::STORAGE_SIZE.check(self.storage.size_mib)?;
@@ -247,11 +239,7 @@ impl Requirements {
             compute.check()?;
             if self.compute[..i].contains(compute) {
                 let found = format!("{} cores of {} MHz twice", compute.cores, compute.mhz);
-                return Err(FieldError::new(
-                    "compute",
-                    found,
-                    "a list of different alternatives",
-                ));
+                return Err(FieldError::new("compute", found, "a list of different alternatives"));
             }
         }
         limits::MEMORY_PER_CORE.check(self.memory_per_core_mib)?;
@@ -278,22 +266,13 @@ impl Requirements {
 
     fn decode(from: &mut Reader<'_>) -> Result<Requirements, DecodeError> {
         let names: usize = from.number(&limits::OPERATING_SYSTEMS)?;
-        let operating_systems = (0..names)
-            .map(|_| {
-                from.text("operating_systems", Self::MAX_NAME)
-                    .map(str::to_owned)
-            })
-            .collect::<Result<_, _>>()?;
+        let operating_systems =
+            (0..names).map(|_| from.text("operating_systems", Self::MAX_NAME).map(str::to_owned)).collect::<Result<_, _>>()?;
         let bandwidth_kbit_s = from.number(&limits::BANDWIDTH)?;
-        let storage = Storage {
-            size_mib: from.number(&limits::STORAGE_SIZE)?,
-            mb_s: from.number(&limits::STORAGE_SPEED)?,
-        };
+        let storage = Storage { size_mib: from.number(&limits::STORAGE_SIZE)?, mb_s: from.number(&limits::STORAGE_SPEED)? };
         let persistent_mib = from.number(&limits::PERSISTENT)?;
         let alternatives: usize = from.number(&limits::COMPUTE)?;
-        let compute = (0..alternatives)
-            .map(|_| Compute::decode(from))
-            .collect::<Result<_, _>>()?;
+        let compute = (0..alternatives).map(|_| Compute::decode(from)).collect::<Result<_, _>>()?;
         Ok(Requirements {
             operating_systems,
             bandwidth_kbit_s,
@@ -320,10 +299,7 @@ impl Compute {
     }
 
     pub(crate) fn decode(from: &mut Reader<'_>) -> Result<Compute, DecodeError> {
-        Ok(Compute {
-            cores: from.number(&limits::CORES)?,
-            mhz: from.number(&limits::MHZ)?,
-        })
+        Ok(Compute { cores: from.number(&limits::CORES)?, mhz: from.number(&limits::MHZ)? })
     }
 }
 
@@ -335,11 +311,7 @@ impl LeaseRange {
         check_seconds(&limits::LEASE_MAX, self.max)?;
         if self.max < self.min {
             let allowed = format!("at least the shortest lease, {}", self.min.as_secs());
-            return Err(FieldError::new(
-                limits::LEASE_MAX.field,
-                self.max.as_secs(),
-                allowed,
-            ));
+            return Err(FieldError::new(limits::LEASE_MAX.field, self.max.as_secs(), allowed));
         }
         Ok(())
     }
@@ -374,11 +346,7 @@ impl PayoutInterval {
     pub(crate) fn decode(from: &mut Reader<'_>) -> Result<PayoutInterval, DecodeError> {
         let value = from.varint(limits::PAYOUT.field)?;
         let interval = Duration::from_secs(limits::PAYOUT.check(value.div_ceil(2))?);
-        Ok(if value % 2 == 0 {
-            PayoutInterval::InArrears(interval)
-        } else {
-            PayoutInterval::InAdvance(interval)
-        })
+        Ok(if value % 2 == 0 { PayoutInterval::InArrears(interval) } else { PayoutInterval::InAdvance(interval) })
     }
 }
 
@@ -401,11 +369,7 @@ impl std::fmt::Display for Compute {
 /// A duration on the wire is whole seconds.
 pub(crate) fn check_seconds(limits: &limits::Limits, duration: Duration) -> Result<(), FieldError> {
     if duration.subsec_nanos() != 0 {
-        return Err(FieldError::new(
-            limits.field,
-            format!("{duration:?}"),
-            "whole seconds",
-        ));
+        return Err(FieldError::new(limits.field, format!("{duration:?}"), "whole seconds"));
     }
     limits.check(duration.as_secs()).map(drop)
 }
@@ -414,15 +378,8 @@ pub(crate) fn check_seconds(limits: &limits::Limits, duration: Duration) -> Resu
 pub(crate) fn check_name(name: &str) -> Result<(), FieldError> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     if name.is_empty() || name.len() > Requirements::MAX_NAME || !name.chars().all(allowed) {
-        let allowed = format!(
-            "1 to {} lower-case letters, digits, `-` or `.`",
-            Requirements::MAX_NAME
-        );
-        return Err(FieldError::new(
-            "operating system",
-            format!("{name:?}"),
-            allowed,
-        ));
+        let allowed = format!("1 to {} lower-case letters, digits, `-` or `.`", Requirements::MAX_NAME);
+        return Err(FieldError::new("operating system", format!("{name:?}"), allowed));
     }
     Ok(())
 }
@@ -431,18 +388,10 @@ pub(crate) fn check_name(name: &str) -> Result<(), FieldError> {
 pub(crate) fn check_info(info: &str) -> Result<(), FieldError> {
     if info.len() > Task::MAX_INFO {
         let allowed = format!("at most {} bytes", Task::MAX_INFO);
-        return Err(FieldError::new(
-            "info",
-            format!("{} bytes long", info.len()),
-            allowed,
-        ));
+        return Err(FieldError::new("info", format!("{} bytes long", info.len()), allowed));
     }
     if info.chars().any(char::is_control) {
-        return Err(FieldError::new(
-            "info",
-            format!("{info:?}"),
-            "without control characters",
-        ));
+        return Err(FieldError::new("info", format!("{info:?}"), "without control characters"));
     }
     Ok(())
 }
@@ -451,10 +400,7 @@ pub(crate) fn check_info(info: &str) -> Result<(), FieldError> {
 pub(crate) fn check_address(address: &SocketAddr) -> Result<(), FieldError> {
     let wrong = |allowed: &str| Err(FieldError::new("address", address, allowed));
     limits::PORT.check(address.port())?;
-    if address.ip().is_unspecified()
-        || address.ip().is_multicast()
-        || address.ip() == Ipv4Addr::BROADCAST
-    {
+    if address.ip().is_unspecified() || address.ip().is_multicast() || address.ip() == Ipv4Addr::BROADCAST {
         return wrong("the address of one host, such as 203.0.113.7:9022");
     }
     if let SocketAddr::V6(v6) = address {
@@ -474,8 +420,5 @@ fn decode_address(from: &mut Reader<'_>) -> Result<SocketAddr, DecodeError> {
         6 => IpAddr::V6(Ipv6Addr::from(from.array::<16>("address")?)),
         family => return Err(FieldError::new("address family", family, "4 or 6").into()),
     };
-    Ok(SocketAddr::new(
-        ip,
-        u16::from_le_bytes(from.array("address")?),
-    ))
+    Ok(SocketAddr::new(ip, u16::from_le_bytes(from.array("address")?)))
 }

@@ -9,12 +9,7 @@ use crate::{Acceptance, Announcement, Cancellation, Kind, Proposal, Sealed, Task
 
 // The limits of all numbers, lists and texts together keep every announcement short enough for Bitcoin and the overlay.
 const _: () = {
-    let longest = [
-        Task::MAX_WIRE_LEN,
-        Acceptance::MAX_WIRE_LEN,
-        Sealed::MAX_WIRE_LEN,
-        Cancellation::WIRE_LEN,
-    ];
+    let longest = [Task::MAX_WIRE_LEN, Acceptance::MAX_WIRE_LEN, Sealed::MAX_WIRE_LEN, Cancellation::WIRE_LEN];
     let mut i = 0;
     while i < longest.len() {
         assert!(Announcement::ENVELOPE_LEN + longest[i] <= Announcement::MAX_LEN);
@@ -101,27 +96,14 @@ impl<'a> Reader<'a> {
         Reader { left: bytes }
     }
 
-    pub(crate) fn bytes(
-        &mut self,
-        field: &'static str,
-        count: usize,
-    ) -> Result<&'a [u8], DecodeError> {
-        let (bytes, left) = self
-            .left
-            .split_at_checked(count)
-            .ok_or(DecodeError::Truncated { field })?;
+    pub(crate) fn bytes(&mut self, field: &'static str, count: usize) -> Result<&'a [u8], DecodeError> {
+        let (bytes, left) = self.left.split_at_checked(count).ok_or(DecodeError::Truncated { field })?;
         self.left = left;
         Ok(bytes)
     }
 
-    pub(crate) fn array<const N: usize>(
-        &mut self,
-        field: &'static str,
-    ) -> Result<[u8; N], DecodeError> {
-        let (bytes, left) = self
-            .left
-            .split_first_chunk()
-            .ok_or(DecodeError::Truncated { field })?;
+    pub(crate) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
+        let (bytes, left) = self.left.split_first_chunk().ok_or(DecodeError::Truncated { field })?;
         self.left = left;
         Ok(*bytes)
     }
@@ -138,9 +120,7 @@ impl<'a> Reader<'a> {
     /// A number within its limits, as whatever integer the field is. The limits fit that integer.
     pub(crate) fn number<T: TryFrom<u64>>(&mut self, limits: &Limits) -> Result<T, DecodeError> {
         let value = limits.check(self.varint(limits.field)?)?;
-        T::try_from(value).map_err(|_| DecodeError::Number {
-            field: limits.field,
-        })
+        T::try_from(value).map_err(|_| DecodeError::Number { field: limits.field })
     }
 
     /// A number of at most 64 bits, 7 in each byte, least significant first, in the fewest bytes.
@@ -169,29 +149,17 @@ impl<'a> Reader<'a> {
         let length = usize::try_from(length)
             .ok()
             .filter(|length| *length <= max)
-            .ok_or_else(|| {
-                FieldError::new(
-                    field,
-                    format!("{length} bytes long"),
-                    format!("at most {max} bytes"),
-                )
-            })?;
+            .ok_or_else(|| FieldError::new(field, format!("{length} bytes long"), format!("at most {max} bytes")))?;
         let bytes = self.bytes(field, length)?;
-        let not_text =
-            |_| FieldError::new(field, format!("the bytes {}", hex::encode(bytes)), "UTF-8");
+        let not_text = |_| FieldError::new(field, format!("the bytes {}", hex::encode(bytes)), "UTF-8");
         Ok(std::str::from_utf8(bytes).map_err(not_text)?)
     }
 
     pub(crate) fn identity(&mut self, kind: Kind) -> Result<Identity, DecodeError> {
-        let identity = Identity::decode(self.bytes("identity", Identity::WIRE_LEN)?)
-            .map_err(DecodeError::Identity)?;
+        let identity = Identity::decode(self.bytes("identity", Identity::WIRE_LEN)?).map_err(DecodeError::Identity)?;
         let expected = kind.said_by();
         if identity.role != expected {
-            return Err(DecodeError::WrongRole {
-                kind,
-                found: identity.role,
-                expected,
-            });
+            return Err(DecodeError::WrongRole { kind, found: identity.role, expected });
         }
         Ok(identity)
     }
@@ -202,13 +170,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn end(self) -> Result<(), DecodeError> {
-        if self.left.is_empty() {
-            Ok(())
-        } else {
-            Err(DecodeError::Trailing {
-                found: self.left.len(),
-            })
-        }
+        if self.left.is_empty() { Ok(()) } else { Err(DecodeError::Trailing { found: self.left.len() }) }
     }
 }
 

@@ -80,11 +80,7 @@ pub struct TaskFileError {
 
 impl fmt::Display for TaskFileProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "line {}: {}: {}; {}",
-            self.line, self.field, self.problem, self.remedy
-        )
+        write!(f, "line {}: {}: {}; {}", self.line, self.field, self.problem, self.remedy)
     }
 }
 
@@ -110,14 +106,7 @@ impl TaskFile {
     }
 
     /// The task it makes for this publisher. `listens_at` is where nodes dial to if the file does not say.
-    pub fn task(
-        &self,
-        id: TaskId,
-        publisher: Identity,
-        ssh_host_key: [u8; 32],
-        listens_at: SocketAddr,
-        now_unix: u32,
-    ) -> Task {
+    pub fn task(&self, id: TaskId, publisher: Identity, ssh_host_key: [u8; 32], listens_at: SocketAddr, now_unix: u32) -> Task {
         let valid_for_s = u32::try_from(self.valid_for.as_secs()).unwrap_or(u32::MAX);
         Task {
             id,

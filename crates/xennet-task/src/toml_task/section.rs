@@ -47,10 +47,7 @@ pub(super) struct Field<'t> {
 
 impl<'t> Document<'t> {
     pub(super) fn new(text: &'t str) -> Document<'t> {
-        Document {
-            text,
-            problems: Vec::new(),
-        }
+        Document { text, problems: Vec::new() }
     }
 
     /// Notes what is not even TOML.
@@ -58,39 +55,15 @@ impl<'t> Document<'t> {
         let line = self.line_of(error.span().map_or(0, |span| span.start));
         let written = self.text.lines().nth(line - 1).unwrap_or_default().trim();
         // A field's name stands before the first equals sign, a table's between brackets.
-        let name = written
-            .split('=')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .trim_matches(['[', ']']);
-        let field = if name.is_empty() {
-            "the file".to_owned()
-        } else {
-            shortened(name)
-        };
+        let name = written.split('=').next().unwrap_or_default().trim().trim_matches(['[', ']']);
+        let field = if name.is_empty() { "the file".to_owned() } else { shortened(name) };
         let problem = format!("`{}` is not TOML: {}", shortened(written), error.message());
         let remedy = "write `name = value` with texts in quotes, each name once".to_owned();
-        self.problems.push(TaskFileProblem {
-            line,
-            field,
-            problem,
-            remedy,
-        });
+        self.problems.push(TaskFileProblem { line, field, problem, remedy });
     }
 
-    pub(super) fn wrong(
-        &mut self,
-        field: &Field<'_>,
-        problem: impl Into<String>,
-        remedy: impl Into<String>,
-    ) {
-        self.problems.push(TaskFileProblem {
-            line: field.line,
-            field: field.name.clone(),
-            problem: problem.into(),
-            remedy: remedy.into(),
-        });
+    pub(super) fn wrong(&mut self, field: &Field<'_>, problem: impl Into<String>, remedy: impl Into<String>) {
+        self.problems.push(TaskFileProblem { line: field.line, field: field.name.clone(), problem: problem.into(), remedy: remedy.into() });
     }
 
     fn missing(&mut self, section: &Section<'_>, name: &str, example: &str) {
@@ -103,41 +76,22 @@ impl<'t> Document<'t> {
     }
 
     fn line_of(&self, at: usize) -> usize {
-        self.text
-            .bytes()
-            .take(at)
-            .filter(|byte| *byte == b'\n')
-            .count()
-            + 1
+        self.text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
     }
 
     fn field(&self, name: String, value: &'t Spanned<DeValue<'t>>) -> Field<'t> {
         let written = shortened(self.text.get(value.span()).unwrap_or_default());
-        Field {
-            name,
-            line: self.line_of(value.span().start),
-            value: value.get_ref(),
-            written,
-        }
+        Field { name, line: self.line_of(value.span().start), value: value.get_ref(), written }
     }
 }
 
 impl<'t> Section<'t> {
     pub(super) fn root(table: &'t DeTable<'t>) -> Section<'t> {
-        Section {
-            path: String::new(),
-            line: 1,
-            table,
-            known: Vec::new(),
-        }
+        Section { path: String::new(), line: 1, table, known: Vec::new() }
     }
 
     /// The field of this name, if it is there.
-    pub(super) fn field(
-        &mut self,
-        document: &Document<'t>,
-        name: &'static str,
-    ) -> Option<Field<'t>> {
+    pub(super) fn field(&mut self, document: &Document<'t>, name: &'static str) -> Option<Field<'t>> {
         self.known.push(name);
         let value = self.table.get(name)?;
         Some(document.field(format!("{}{name}", self.path), value))
@@ -170,9 +124,7 @@ impl<'t> Section<'t> {
         limits: &Limits,
         absent: Absent<T>,
     ) -> T {
-        self.read(document, name, absent, |document, field| {
-            field.integer(document, limits)
-        })
+        self.read(document, name, absent, |document, field| field.integer(document, limits))
     }
 
     /// A number with a unit within limits.
@@ -187,10 +139,7 @@ impl<'t> Section<'t> {
         self.read(document, name, absent, |document, field| {
             let measured = field.measure(document, measure, limits)?;
             if measured.negative {
-                let remedy = format!(
-                    "write {} without a minus, such as \"{}\"",
-                    measure.what, measure.example
-                );
+                let remedy = format!("write {} without a minus, such as \"{}\"", measure.what, measure.example);
                 document.wrong(field, format!("{} is negative", field.written), remedy);
                 return None;
             }
@@ -199,25 +148,13 @@ impl<'t> Section<'t> {
     }
 
     /// A table within it, if it is there.
-    pub(super) fn section(
-        &mut self,
-        document: &mut Document<'t>,
-        name: &'static str,
-    ) -> Option<Section<'t>> {
+    pub(super) fn section(&mut self, document: &mut Document<'t>, name: &'static str) -> Option<Section<'t>> {
         let field = self.field(document, name)?;
-        field.section(
-            document,
-            &format!("a table: write `[{}]` and its fields below", field.name),
-        )
+        field.section(document, &format!("a table: write `[{}]` and its fields below", field.name))
     }
 
     /// A table within it; notes if it is missing.
-    pub(super) fn needed_section(
-        &mut self,
-        document: &mut Document<'t>,
-        name: &'static str,
-        example: &str,
-    ) -> Option<Section<'t>> {
+    pub(super) fn needed_section(&mut self, document: &mut Document<'t>, name: &'static str, example: &str) -> Option<Section<'t>> {
         if !self.table.contains_key(name) {
             document.missing(self, name, example);
         }
@@ -250,18 +187,9 @@ impl<'t> Section<'t> {
 
 impl<'t> Field<'t> {
     /// As a table.
-    pub(super) fn section(
-        &self,
-        document: &mut Document<'t>,
-        should_be: &str,
-    ) -> Option<Section<'t>> {
+    pub(super) fn section(&self, document: &mut Document<'t>, should_be: &str) -> Option<Section<'t>> {
         match self.value.as_table() {
-            Some(table) => Some(Section {
-                path: format!("{}.", self.name),
-                line: self.line,
-                table,
-                known: Vec::new(),
-            }),
+            Some(table) => Some(Section { path: format!("{}.", self.name), line: self.line, table, known: Vec::new() }),
             None => {
                 self.not(document, should_be);
                 None
@@ -270,21 +198,13 @@ impl<'t> Field<'t> {
     }
 
     /// As a list, with the number of each element in its name, from 1 on.
-    pub(super) fn list(
-        &self,
-        document: &mut Document<'t>,
-        should_be: &str,
-    ) -> Option<Vec<Field<'t>>> {
+    pub(super) fn list(&self, document: &mut Document<'t>, should_be: &str) -> Option<Vec<Field<'t>>> {
         let Some(array) = self.value.as_array() else {
             self.not(document, should_be);
             return None;
         };
         let elements = array.iter().enumerate();
-        Some(
-            elements
-                .map(|(i, value)| document.field(format!("{}[{}]", self.name, i + 1), value))
-                .collect(),
-        )
+        Some(elements.map(|(i, value)| document.field(format!("{}[{}]", self.name, i + 1), value)).collect())
     }
 
     /// As text.
@@ -297,11 +217,7 @@ impl<'t> Field<'t> {
     }
 
     /// As text that can be read as a `T`.
-    pub(super) fn parsed<T: FromStr>(
-        &self,
-        document: &mut Document<'t>,
-        should_be: &str,
-    ) -> Option<T> {
+    pub(super) fn parsed<T: FromStr>(&self, document: &mut Document<'t>, should_be: &str) -> Option<T> {
         let text = self.text(document, should_be)?;
         let parsed = text.parse().ok();
         if parsed.is_none() {
@@ -311,20 +227,14 @@ impl<'t> Field<'t> {
     }
 
     /// As an integer within limits.
-    pub(super) fn integer<T: TryFrom<u64>>(
-        &self,
-        document: &mut Document<'t>,
-        limits: &Limits,
-    ) -> Option<T> {
+    pub(super) fn integer<T: TryFrom<u64>>(&self, document: &mut Document<'t>, limits: &Limits) -> Option<T> {
         let should_be = format!("an integer from {} to {}", limits.min, limits.max);
         let Some(integer) = self.value.as_integer() else {
             self.not(document, &should_be);
             return None;
         };
         let value = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
-        let value = value
-            .filter(|value| limits.check(*value).is_ok())
-            .and_then(|value| T::try_from(value).ok());
+        let value = value.filter(|value| limits.check(*value).is_ok()).and_then(|value| T::try_from(value).ok());
         if value.is_none() {
             self.not(document, &should_be);
         }
@@ -332,40 +242,20 @@ impl<'t> Field<'t> {
     }
 
     /// As a number with a unit, of which the amount lies within limits.
-    pub(super) fn measure(
-        &self,
-        document: &mut Document<'t>,
-        measure: &Measure,
-        limits: &Limits,
-    ) -> Option<Measured> {
-        let should_be = format!(
-            "{} with its unit in quotes, such as \"{}\"",
-            measure.what, measure.example
-        );
+    pub(super) fn measure(&self, document: &mut Document<'t>, measure: &Measure, limits: &Limits) -> Option<Measured> {
+        let should_be = format!("{} with its unit in quotes, such as \"{}\"", measure.what, measure.example);
         let text = self.text(document, &should_be)?;
         let measured = match measure.read(text) {
             Ok(measured) => measured,
             Err(problem) => {
-                let remedy = format!(
-                    "write {} in {}, such as \"{}\"",
-                    measure.what,
-                    measure.unit_names(),
-                    measure.example
-                );
+                let remedy = format!("write {} in {}, such as \"{}\"", measure.what, measure.unit_names(), measure.example);
                 document.wrong(self, format!("{} {problem}", self.written), remedy);
                 return None;
             }
         };
         if limits.check(measured.amount).is_err() {
             let problem = format!("{} is {} {}", self.written, measured.amount, measure.base);
-            document.wrong(
-                self,
-                problem,
-                format!(
-                    "it must be from {} to {} {}",
-                    limits.min, limits.max, measure.base
-                ),
-            );
+            document.wrong(self, problem, format!("it must be from {} to {} {}", limits.min, limits.max, measure.base));
             return None;
         }
         Some(measured)

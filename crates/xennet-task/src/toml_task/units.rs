@@ -24,23 +24,11 @@ enum Rounding {
     Refused,
 }
 
-const SIZE_UNITS: &[(&str, u128)] = &[
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("TB", 1_000_000_000_000),
-];
+const SIZE_UNITS: &[(&str, u128)] =
+    &[("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000)];
 
-pub(super) const SIZE: Measure = Measure {
-    what: "a size",
-    example: "512 MiB",
-    base: "MiB",
-    units: SIZE_UNITS,
-    per_base: 1 << 20,
-    rounding: Rounding::Up,
-};
+pub(super) const SIZE: Measure =
+    Measure { what: "a size", example: "512 MiB", base: "MiB", units: SIZE_UNITS, per_base: 1 << 20, rounding: Rounding::Up };
 
 pub(super) const SPEED: Measure = Measure {
     what: "a speed",
@@ -93,21 +81,14 @@ impl Measure {
             Some(rest) => (true, rest.trim_start()),
             None => (false, trimmed),
         };
-        let end = unsigned
-            .find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_')
-            .unwrap_or(unsigned.len());
+        let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_').unwrap_or(unsigned.len());
         let (number, unit) = (&unsigned[..end], unsigned[end..].trim());
-        let (digits, decimals) =
-            decimal(number).ok_or_else(|| format!("does not begin with a number"))?;
+        let (digits, decimals) = decimal(number).ok_or("does not begin with a number")?;
         if unit.is_empty() {
             return Err("has no unit".to_owned());
         }
         let Some((_, factor)) = self.units.iter().find(|(name, _)| *name == unit) else {
-            return Err(format!(
-                "has the unit `{}`, which is none of {}",
-                shortened(unit),
-                self.unit_names()
-            ));
+            return Err(format!("has the unit `{}`, which is none of {}", shortened(unit), self.unit_names()));
         };
         let (numerator, denominator) = (digits * factor, 10u128.pow(decimals) * self.per_base);
         if self.rounding == Rounding::Refused && numerator % denominator != 0 {
@@ -118,28 +99,16 @@ impl Measure {
     }
 
     pub(super) fn unit_names(&self) -> String {
-        self.units
-            .iter()
-            .map(|(name, _)| *name)
-            .collect::<Vec<_>>()
-            .join(", ")
+        self.units.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
     }
 }
 
 /// A decimal number of at most 18 digits as its digits and how many of them stand after the point.
 fn decimal(text: &str) -> Option<(u128, u32)> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits: String = whole
-        .chars()
-        .chain(fraction.chars())
-        .filter(|c| *c != '_')
-        .collect();
+    let digits: String = whole.chars().chain(fraction.chars()).filter(|c| *c != '_').collect();
     let decimals = fraction.chars().filter(|c| *c != '_').count();
-    if whole.is_empty()
-        || decimals == 0
-        || digits.len() > 18
-        || !digits.bytes().all(|b| b.is_ascii_digit())
-    {
+    if whole.is_empty() || decimals == 0 || digits.len() > 18 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
     Some((digits.parse().ok()?, u32::try_from(decimals).ok()?))
