@@ -1,1 +1,9 @@
-//! To be written.
+//! The Xennet daemon as a library: the store, the control API, the configuration, the keys, mining, and the loop that
+//! joins the pure parts to the hands.
+
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod keys;
+pub mod mining;
+pub mod store;

@@ -1,0 +1,83 @@
+//! What can be wrong with the configuration.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Something is wrong with a flag, an environment variable or the configuration file.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// One field is wrong.
+    #[error("{0}")]
+    Field(Box<FieldProblem>),
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no place for the data directory.
+    #[error("there is no home directory to keep data in: set HOME, or give --datadir")]
+    NoHome,
+}
+
+/// What is wrong with one field: `FILE, line 3: chain.block_interval_s = 0: it is out of bounds; write seconds …`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldProblem {
+    /// Where: the file and line, or the flag.
+    pub origin: Origin,
+    /// The field with its section, e.g. `chain.block_interval_s`; none if the line as a whole is wrong, or for a flag.
+    pub field: Option<String>,
+    /// The value found, as it was written.
+    pub value: Option<String>,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What would be right.
+    pub remedy: String,
+}
+
+/// Where a setting was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// In a file.
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// By a flag, e.g. `--log`.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Line { path, line } => write!(f, "{}, line {line}", path.display()),
+            Origin::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+impl fmt::Display for FieldProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.origin)?;
+        match (&self.field, &self.value) {
+            (None, None) => {}
+            (None, Some(value)) => write!(f, "{value}: ")?,
+            (Some(field), None) => write!(f, "{field}: ")?,
+            (Some(field), Some(value)) => write!(f, "{field} = {value}: ")?,
+        }
+        write!(f, "{}; {}", self.problem, self.remedy)
+    }
+}
+
+impl From<FieldProblem> for ConfigError {
+    fn from(problem: FieldProblem) -> ConfigError {
+        ConfigError::Field(Box::new(problem))
+    }
+}

@@ -1,0 +1,150 @@
+//! `xennet.toml`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use xennet_market::NodePolicy;
+
+use super::section::{LOG_HINT, Section, Source, check_log};
+use super::{ChainSettings, Config, ConfigError};
+
+/// The file's text; `None` if it need not be there and is not.
+pub(super) fn read(path: &Path, must_exist: bool) -> Result<Option<String>, ConfigError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !must_exist => Ok(None),
+        Err(source) => Err(ConfigError::File { path: path.to_path_buf(), source }),
+    }
+}
+
+/// Sets what the file says.
+pub(super) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), ConfigError> {
+    let mut root = Section::root(Source { path, text })?;
+    if let Some(field) = root.field("log") {
+        let filter: String = field.value(LOG_HINT)?;
+        config.log = check_log(&filter).map_err(|problem| field.wrong(problem, LOG_HINT))?;
+    }
+    if let Some(section) = root.section("chain")? {
+        chain(config, section)?;
+    }
+    if let Some(section) = root.section("overlay")? {
+        overlay(config, section)?;
+    }
+    if let Some(section) = root.section("publisher")? {
+        publisher(config, section)?;
+    }
+    if let Some(section) = root.section("limits")? {
+        limits(config, section)?;
+    }
+    if let Some(section) = root.section("policy")? {
+        policy(config, section)?;
+    }
+    root.finish()
+}
+
+fn chain(config: &mut Config, mut section: Section<'_>) -> Result<(), ConfigError> {
+    if let Some(field) = section.field("source") {
+        let hint = "write \"embedded\", the one source there is";
+        let source: String = field.value(hint)?;
+        if source != "embedded" {
+            return Err(field.wrong("there is no such source", hint));
+        }
+    }
+    let ChainSettings::Embedded { dir, block_interval } = &mut config.chain;
+    if let Some(field) = section.field("dir") {
+        let given: PathBuf = field.value("write a directory in \"quotes\"")?;
+        // A relative directory is meant relative to the data directory, wherever the daemon is started.
+        *dir = config.data_dir.join(given);
+    }
+    if let Some(field) = section.field("block_interval_s") {
+        *block_interval = Duration::from_secs(field.number(1..=3600, "seconds between blocks")?);
+    }
+    section.finish()
+}
+
+fn overlay(config: &mut Config, mut section: Section<'_>) -> Result<(), ConfigError> {
+    let hint = "write a list such as [\"/ip4/203.0.113.7/tcp/28750\"], or [] for none";
+    if let Some(field) = section.field("listen") {
+        config.overlay.listen = field.parsed_list(hint)?;
+    }
+    if let Some(field) = section.field("bootstrap") {
+        config.overlay.bootstrap = field.parsed_list(hint)?;
+    }
+    section.finish()
+}
+
+fn publisher(config: &mut Config, mut section: Section<'_>) -> Result<(), ConfigError> {
+    if let Some(field) = section.field("listen") {
+        config.tunnel.listen = field.parsed("write an address and a port, such as \"0.0.0.0:28722\"")?;
+    }
+    if let Some(field) = section.field("announce") {
+        config.tunnel.announce = Some(field.parsed("write an address and a port, such as \"203.0.113.7:28722\"")?);
+    }
+    if let Some(field) = section.field("budget_sat") {
+        config.budget_sat = Some(field.number(1..=MAX_MONEY_SAT, "satoshi")?);
+    }
+    section.finish()
+}
+
+/// All bitcoins there will ever be, satoshi.
+const MAX_MONEY_SAT: u64 = 2_100_000_000_000_000;
+
+fn limits(config: &mut Config, mut section: Section<'_>) -> Result<(), ConfigError> {
+    if let Some(field) = section.field("cores") {
+        config.limits.cores = u16::try_from(field.number(1..=1024, "cores")?).ok();
+    }
+    let limits = &mut config.limits;
+    for (key, what, limit) in [
+        ("memory_mib", "MiB", &mut limits.memory_mib),
+        ("disk_mib", "MiB", &mut limits.disk_mib),
+        ("persistent_mib", "MiB", &mut limits.persistent_mib),
+        ("bandwidth_kbit_s", "kbit/s", &mut limits.bandwidth_kbit_s),
+    ] {
+        if let Some(field) = section.field(key) {
+            *limit = u32::try_from(field.number(0..=u64::from(u32::MAX), what)?).ok();
+        }
+    }
+    section.finish()
+}
+
+/// The policy is the market's own type. Each field given replaces its default and is tried alone, so that an error is its own.
+fn policy(config: &mut Config, section: Section<'_>) -> Result<(), ConfigError> {
+    let mut whole = serde_json::to_value(NodePolicy::default()).unwrap_or_default();
+    for (key, field) in section.rest() {
+        let known = whole.as_object().map(|o| o.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        let Some(default) = whole.get(&key).cloned() else {
+            let remedy = format!("in [policy] there may be: {}", known.join(", "));
+            return Err(field.wrong("there is no such field", &remedy));
+        };
+        let hint = format!("the default is {default}");
+        let mut tried = default;
+        merge(&mut tried, field.value(&hint)?).map_err(|unknown| field.wrong(format!("there is no field {unknown} in it"), &hint))?;
+        if let Some(slot) = whole.get_mut(&key) {
+            *slot = tried;
+        }
+        config.policy = serde_json::from_value(whole.clone()).map_err(|e| field.wrong(e.to_string(), &hint))?;
+    }
+    Ok(())
+}
+
+/// Puts what was given over the defaults, table by table; an unknown name comes back as the error.
+fn merge(into: &mut Value, given: Value) -> Result<(), String> {
+    match (into, given) {
+        (Value::Object(into), Value::Object(given)) => {
+            for (key, value) in given {
+                match into.get_mut(&key) {
+                    Some(slot) => merge(slot, value)?,
+                    None => return Err(key),
+                }
+            }
+            Ok(())
+        }
+        (into, given) => {
+            *into = given;
+            Ok(())
+        }
+    }
+}

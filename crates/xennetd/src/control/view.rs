@@ -1,0 +1,263 @@
+//! What a daemon shows of its inside: plain data for tables and JSON, with units in the names.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use xennet_identity::Role;
+use xennet_lease::{LedgerEntry, Stage, Totals};
+use xennet_meter::Figures;
+use xennet_task::{AnnouncementHash, Compute, LeaseId, PayoutInterval, Rates, TaskId};
+
+/// How the daemon is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// The daemon's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Its data directory.
+    pub data_dir: String,
+    /// The side of the market it takes.
+    pub role: Role,
+    /// Unix seconds when it started.
+    pub started_at: u64,
+    /// Its identity of that role.
+    pub identity: IdentityView,
+    /// Where its chain comes from, e.g. `embedded`.
+    pub chain_source: String,
+    /// The Bitcoin network, e.g. `regtest`.
+    pub network: String,
+    /// Height of the chain's tip.
+    pub tip_height: u32,
+    /// Hash of the chain's tip, as block explorers show it.
+    pub tip_hash: String,
+    /// Why the chain is away; none while it is there.
+    pub chain_lost: Option<String>,
+    /// What the wallet holds.
+    pub balance: BalanceView,
+    /// Addresses the overlay listens on; empty for a node, which listens on no port.
+    pub overlay_listen: Vec<String>,
+    /// Overlay peers connected now.
+    pub overlay_peers: u32,
+    /// Announcements passed on since the start.
+    pub announcements_relayed: u64,
+    /// Announcements dropped since the start, by reason.
+    pub announcements_dropped: Vec<(String, u64)>,
+    /// Where the publisher's SSH server listens; none for a node.
+    pub tunnel_listen: Option<SocketAddr>,
+    /// For a node: `kvm` or `tcg`, or why it cannot run guests.
+    pub accelerator: Option<String>,
+    /// Tasks known and not expired.
+    pub tasks: u32,
+    /// Leases that are neither settled nor ended.
+    pub leases_open: u32,
+    /// Satoshi locked in channels.
+    pub locked_sat: u64,
+}
+
+/// One identity of the data directory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IdentityView {
+    /// For which side of the market.
+    pub role: Role,
+    /// The public key, compressed, hex.
+    pub key: String,
+    /// Its id once mined, shown reversed like a txid.
+    pub id: Option<String>,
+    /// Height of the block it is anchored to, once mining has begun.
+    pub anchor_height: Option<u32>,
+    /// The mined nonce.
+    pub nonce: Option<u64>,
+    /// How mining goes, while it does.
+    pub mining: Option<MiningView>,
+}
+
+/// How mining goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MiningView {
+    /// What is mined.
+    pub role: Role,
+    /// Threads at work.
+    pub threads: u32,
+    /// Hashes made in all, earlier runs included.
+    pub hashes: u64,
+    /// Hashes a search needs on average.
+    pub expected_hashes: u64,
+    /// Hashes a second, all threads together.
+    pub hashes_per_s: u64,
+    /// Seconds a search takes on average from here; mining has no memory, so it does not shrink as time goes by.
+    pub expected_s: u64,
+    /// Nonces up to here have been tried; a restart goes on from here.
+    pub next_nonce: u64,
+    /// Whether it is over.
+    pub found: bool,
+}
+
+/// What the wallet holds.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalanceView {
+    /// Spendable now, satoshi.
+    pub confirmed_sat: u64,
+    /// In transactions no block has yet, satoshi.
+    pub pending_sat: u64,
+    /// Locked in channels, satoshi.
+    pub locked_sat: u64,
+}
+
+/// Where to pay to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressView {
+    /// The address.
+    pub address: String,
+    /// The Bitcoin network it belongs to.
+    pub network: String,
+}
+
+/// How far a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Its announcement is being worked on or broadcast.
+    Publishing,
+    /// Announced, and nodes may take it.
+    Open,
+    /// As many machines as it wanted are leased.
+    Filled,
+    /// Its publisher took it back.
+    Cancelled,
+    /// Its time is over.
+    Expired,
+}
+
+/// A task, own or another's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskView {
+    /// Hash of its announcement: what names it in commands.
+    pub task: AnnouncementHash,
+    /// The publisher's number for it.
+    pub id: TaskId,
+    /// Whether this daemon published it.
+    pub own: bool,
+    /// How far it is.
+    pub state: TaskState,
+    /// The publisher's identity, shown reversed like a txid.
+    pub publisher: String,
+    /// Where nodes dial to.
+    pub address: SocketAddr,
+    /// The transaction that announced it, if it came over the chain.
+    pub txid: Option<String>,
+    /// Height of the block that holds it.
+    pub confirmed_height: Option<u32>,
+    /// Leading zero bits of work it has.
+    pub work_bits: u8,
+    /// Machines wanted network-wide.
+    pub machines: u16,
+    /// Leases of it that this daemon has and that are not over.
+    pub leases: u32,
+    /// Operating systems to choose from.
+    pub operating_systems: Vec<String>,
+    /// Cores × clock to choose from.
+    pub compute: Vec<Compute>,
+    /// Memory for each core, MiB.
+    pub memory_per_core_mib: u32,
+    /// Temporary disk, MiB.
+    pub disk_mib: u32,
+    /// Persistent storage, MiB.
+    pub persistent_mib: u32,
+    /// Shortest lease, seconds.
+    pub lease_min_s: u64,
+    /// Longest lease, seconds.
+    pub lease_max_s: u64,
+    /// When it pays.
+    pub payout: PayoutInterval,
+    /// The most it pays for each part.
+    pub rates: Rates,
+    /// Unix seconds after which it is void.
+    pub expires_at: u32,
+    /// Additional information.
+    pub info: String,
+    /// Why this node does not take it, each with the nearest fix; empty if it does or this is a publisher.
+    pub refusals: Vec<String>,
+}
+
+/// A lease.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LeaseView {
+    /// Its name on both sides.
+    pub lease: LeaseId,
+    /// Which end this daemon is.
+    pub side: Role,
+    /// How far it has come; how it ended, if it has.
+    #[serde(flatten)]
+    pub stage: Stage,
+    /// Unix milliseconds when it entered this stage.
+    pub stage_since_ms: u64,
+    /// Unix milliseconds when the node took the task.
+    pub accepted_at_ms: u64,
+    /// Unix milliseconds when the machine became the publisher's.
+    pub live_since_ms: Option<u64>,
+    /// Unix milliseconds when the agreed time is over.
+    pub ends_at_ms: Option<u64>,
+    /// The other end's identity, shown reversed like a txid.
+    pub peer: String,
+    /// The task it serves.
+    pub task: AnnouncementHash,
+    /// Operating system of the machine.
+    pub operating_system: String,
+    /// Cores and their clock as accepted.
+    pub compute: Compute,
+    /// Memory of the machine, MiB.
+    pub memory_mib: u32,
+    /// Temporary disk of the machine, MiB.
+    pub disk_mib: u32,
+    /// Persistent storage of the machine, MiB.
+    pub persistent_mib: u32,
+    /// Whether the tunnel stands. If not, the node is reconnecting.
+    pub tunnel_up: bool,
+    /// On the node: the machine's state, e.g. `running (kvm, pid 4711)`.
+    pub vm: Option<String>,
+    /// What the publisher measured the machine to be.
+    pub figures: Option<Figures>,
+    /// The rates agreed, or proposed while there is no agreement.
+    pub rates: Option<Rates>,
+    /// When it is paid, agreed or proposed.
+    pub payout: Option<PayoutInterval>,
+    /// Usage, what is owed, what is paid and what is locked; from the agreement on.
+    pub totals: Option<Totals>,
+    /// The transaction that funds the channel.
+    pub funding_txid: Option<String>,
+    /// The transaction that ends the channel, once it is broadcast.
+    pub close_txid: Option<String>,
+    /// On the publisher, once it was seen: the guest's ed25519 host key, hex. `xennet ssh` pins it.
+    pub guest_host_key: Option<String>,
+    /// Whether a job has taken it for itself (see [`Command::Rent`](super::Command::Rent)).
+    pub rented: bool,
+}
+
+/// The word for a stage, as JSON and tables show it.
+pub fn stage_name(stage: &Stage) -> &'static str {
+    match stage {
+        Stage::Accepted => "accepted",
+        Stage::Connected => "connected",
+        Stage::Measuring => "measuring",
+        Stage::Proposed => "proposed",
+        Stage::Agreed => "agreed",
+        Stage::Live => "live",
+        Stage::Closing { .. } => "closing",
+        Stage::Settled { .. } => "settled",
+        Stage::Ended { .. } => "ended",
+    }
+}
+
+/// A page of a ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerPage {
+    /// The lease.
+    pub lease: LeaseId,
+    /// Index of the first entry given.
+    pub from: u64,
+    /// Entries in the whole ledger.
+    pub total: u64,
+    /// The entries, in order.
+    pub entries: Vec<LedgerEntry>,
+}

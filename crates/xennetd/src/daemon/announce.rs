@@ -1,0 +1,65 @@
+//! Making announcements: sign, put in the work, give the bytes for overlay and chain.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use bitcoin::Transaction;
+use xennet_identity::{Role, WorkBits, grind};
+use xennet_task::{AnnouncementHash, Said, Unworked};
+
+use super::inspect::TAG_BARE;
+use super::shared::{LEAST_WORK_BITS, Shared};
+use crate::control::What;
+use crate::mining::search;
+
+/// An announcement that is ready to go out.
+pub struct Ready {
+    /// Its hash.
+    pub hash: AnnouncementHash,
+    /// The bytes for the overlay, tag included.
+    pub message: Vec<u8>,
+    /// The transaction that carries it, if one does.
+    pub transaction: Option<Transaction>,
+}
+
+/// Makes an announcement for the overlay alone. The work is that of its bytes.
+pub async fn for_overlay(shared: &Arc<Shared>, said: Said, role: Role, work_bits: u8) -> anyhow::Result<Ready> {
+    let bits = work_bits.max(LEAST_WORK_BITS);
+    let unworked = Unworked::sign(&said, bits, shared.keys.identity(role))?;
+    let hash = unworked.hash();
+    let nonce = work(shared, unworked.as_bytes().to_vec(), Vec::new(), bits).await?;
+    let mut message = vec![TAG_BARE];
+    message.extend(unworked.with_nonce(nonce));
+    Ok(Ready { hash, message, transaction: None })
+}
+
+/// Makes an announcement that a Bitcoin transaction carries. The work is that of the transaction's id.
+pub async fn for_chain(shared: &Arc<Shared>, said: Said, role: Role, work_bits: u8) -> anyhow::Result<Ready> {
+    let bits = work_bits.max(LEAST_WORK_BITS);
+    let unworked = Unworked::sign(&said, bits, shared.keys.identity(role))?;
+    let hash = unworked.hash();
+    let feerate = shared.chain.feerate().await?;
+    let prepared = {
+        let mut wallet = shared.wallet.lock().await;
+        wallet.sync(&shared.chain).await?;
+        wallet.prepare_announcement(unworked.as_bytes(), feerate)?
+    };
+    let nonce = work(shared, prepared.prefix().to_vec(), prepared.suffix().to_vec(), bits).await?;
+    let transaction = shared.wallet.lock().await.finish_announcement(prepared, nonce)?;
+    Ok(Ready { hash, message: xennet_chain::relay_bytes(&transaction), transaction: Some(transaction) })
+}
+
+/// Searches the nonce on all cores, and tells how it goes.
+async fn work(shared: &Arc<Shared>, prefix: Vec<u8>, suffix: Vec<u8>, bits: u8) -> anyhow::Result<u64> {
+    let shared = Arc::clone(shared);
+    let search = move || {
+        let expected_hashes = 1_u64.checked_shl(u32::from(bits)).unwrap_or(u64::MAX);
+        search(
+            0,
+            &shared.stop_switch,
+            |first, count| grind(&prefix, &suffix, WorkBits(bits), first, count),
+            |progress| shared.tell(What::Working { hashes: progress.hashes, expected_hashes }),
+        )
+    };
+    tokio::task::spawn_blocking(search).await.context("the search was cut short")?.context("the daemon stops")
+}

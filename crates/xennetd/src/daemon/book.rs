@@ -1,0 +1,94 @@
+//! The tasks a daemon knows: its own, which are kept, and those of others, which are not.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use xennet_task::{AnnouncementHash, Task, TaskFile};
+
+use crate::control::TaskState;
+
+/// The most tasks of others that are remembered; beyond that the one that expires first gives way.
+const MOST_FOREIGN: usize = 10_000;
+
+/// A task announced by this daemon, as it is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OwnTask {
+    /// What was announced.
+    pub task: Task,
+    /// The announcement's hash.
+    pub hash: AnnouncementHash,
+    /// What the user wrote.
+    pub file: TaskFile,
+    /// The bytes for the overlay, tag included.
+    pub message: Vec<u8>,
+    /// The transaction that carries it, if one does.
+    pub transaction: Option<bitcoin::Transaction>,
+    /// How far it is.
+    pub state: TaskState,
+}
+
+/// A task somebody announced.
+#[derive(Debug, Clone)]
+pub struct KnownTask {
+    /// What was announced.
+    pub task: Task,
+    /// Leading zero bits it committed to.
+    pub work_bits: u8,
+    /// The transaction that carries it, if one does.
+    pub txid: Option<bitcoin::Txid>,
+    /// The block it is in.
+    pub height: Option<u32>,
+    /// Why this node does not take it.
+    pub refusals: Vec<String>,
+    /// Whether this node has accepted it.
+    pub taken: bool,
+}
+
+/// All tasks.
+#[derive(Debug, Default)]
+pub struct Book {
+    /// Own ones.
+    pub own: HashMap<AnnouncementHash, OwnTask>,
+    /// All that are known, own ones included.
+    pub known: HashMap<AnnouncementHash, KnownTask>,
+}
+
+impl Book {
+    /// Notes a task; true if it was not known.
+    pub fn note(&mut self, hash: AnnouncementHash, task: Task, work_bits: u8, txid: Option<bitcoin::Txid>) -> bool {
+        if let Some(known) = self.known.get_mut(&hash) {
+            known.txid = known.txid.or(txid);
+            return false;
+        }
+        if self.known.len() >= MOST_FOREIGN {
+            let first = self.known.iter().filter(|(hash, _)| !self.own.contains_key(hash)).min_by_key(|(_, known)| known.task.expires_at);
+            if let Some(first) = first.map(|(hash, _)| *hash) {
+                self.known.remove(&first);
+            }
+        }
+        self.known.insert(hash, KnownTask { task, work_bits, txid, height: None, refusals: Vec::new(), taken: false });
+        true
+    }
+
+    /// Notes the block a task's transaction is in.
+    pub fn note_height(&mut self, hash: &AnnouncementHash, height: Option<u32>) {
+        if let Some(known) = self.known.get_mut(hash) {
+            known.height = height;
+        }
+    }
+
+    /// Drops the tasks of others whose time is over; marks own ones. Gives the own ones that changed.
+    pub fn expire(&mut self, now_unix: u64) -> Vec<AnnouncementHash> {
+        let own = &self.own;
+        self.known.retain(|hash, known| u64::from(known.task.expires_at) >= now_unix || own.contains_key(hash));
+        let mut changed = Vec::new();
+        for (hash, task) in &mut self.own {
+            let open = matches!(task.state, TaskState::Open | TaskState::Filled);
+            if open && u64::from(task.task.expires_at) < now_unix {
+                task.state = TaskState::Expired;
+                changed.push(*hash);
+            }
+        }
+        changed
+    }
+}

@@ -1,0 +1,409 @@
+//! The daemon: one loop around the pure lease.
+//!
+//! ```text
+//! chain ─┐
+//! overlay┤                                          ┌▶ tunnel  ┐
+//! tunnel ┼▶ Happening ─▶ lease.handle ─▶ persist ─▶ ┼▶ chain   ├─▶ Happening
+//! machine┤                 (pure)       (one commit)└▶ machine ┘
+//! control┘
+//! ```
+//! Each turn takes all that has happened, lets every lease concerned decide, writes all changed leases in one commit, and only then
+//! carries out the actions. Nothing else in the process decides anything about a lease.
+
+mod actions;
+mod announce;
+mod book;
+mod commands;
+mod happening;
+mod inspect;
+mod machine;
+mod measure;
+mod node;
+mod publisher;
+mod shared;
+mod tunnels;
+mod views;
+
+pub use inspect::{Anchors, Inspected, Inspector, Refusal, TAG_BARE, TAG_TRANSACTION};
+pub use measure::MeasureError;
+pub use shared::Shared;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::MissedTickBehavior;
+use xennet_chain::ChainEvent;
+use xennet_identity::Role;
+use xennet_lease::{Action, Input, Lease};
+use xennet_overlay::OverlayEvent;
+use xennet_task::{AnnouncementHash, LeaseId};
+use xennet_tunnel::{Dialer, Listener};
+
+use crate::clock;
+use crate::config::Config;
+use crate::control::{self, Event, What};
+use crate::store::{Batch, Table};
+use book::{Book, OwnTask};
+use happening::{Answer, Happening};
+use machine::Machine;
+use node::Seller;
+use tunnels::{Logins, Outbox};
+
+/// How often time passes for leases. The shortest payout interval is one second.
+const TICK: Duration = Duration::from_millis(200);
+/// The most happenings of one turn, so that one commit does not grow without bound.
+const MOST_PER_TURN: usize = 256;
+/// How long the loop waits before it tries again to write what the disk refused.
+const DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// A lease with the hands that work for it.
+struct Running {
+    lease: Lease,
+    /// The revision that is on disk.
+    kept: u64,
+    /// Where frames for the other side go, while the tunnel is up.
+    outbox: Option<Outbox>,
+    /// Node: what keeps the tunnel up.
+    dialer: Option<Dialer>,
+    /// Node: the guest.
+    machine: Option<Machine>,
+    /// Publisher: the key the guest's SSH server showed.
+    guest_host_key: Option<[u8; 32]>,
+    /// Publisher: whether a job has it for itself.
+    rented: bool,
+}
+
+struct Daemon {
+    shared: Arc<Shared>,
+    book: Book,
+    leases: HashMap<LeaseId, Running>,
+    logins: Arc<Logins>,
+    listener: Option<Listener>,
+    seller: Option<Seller>,
+    tunnel_events: mpsc::Sender<xennet_tunnel::TunnelEvent>,
+    /// Jobs that wait for a lease of a task.
+    rents: Vec<(AnnouncementHash, Answer)>,
+    peers: u32,
+    chain_lost: Option<String>,
+    started_at: u64,
+    /// What this turn has decided and not yet carried out.
+    decided: Vec<(LeaseId, Action)>,
+    /// What this turn writes beside leases.
+    batch: Batch,
+    /// What goes out on the overlay once this turn is written.
+    outgoing: Vec<Vec<u8>>,
+    stopping: bool,
+    failed: Option<anyhow::Error>,
+}
+
+/// Runs a daemon until it is told to stop.
+///
+/// `ready` is told once the control socket answers; events flow from then on.
+///
+/// # Errors
+/// If it cannot start, or a node cannot run guests: each names the remedy.
+pub async fn run(config: Config, ready: impl FnOnce()) -> anyhow::Result<()> {
+    let (happen, mut happenings) = mpsc::channel(4096);
+    let (events, _) = broadcast::channel::<Event>(4096);
+    let role = config.role;
+    let data_dir = config.data_dir.clone();
+    let shared = Shared::open(config, happen.clone(), events.clone()).await?;
+    let (requests, incoming) = mpsc::channel(64);
+    let server = control::serve(&control::socket_path(&data_dir), requests, events)
+        .context("the control socket cannot be opened")?;
+    forward(incoming, happen.clone(), Happening::Request);
+    let (tunnel_events, incoming) = mpsc::channel(1024);
+    forward(incoming, happen.clone(), Happening::Tunnel);
+    stop_on_signal(happen.clone())?;
+
+    let mut daemon = Daemon::load(shared, tunnel_events).await?;
+    ready();
+    daemon.mine_identity();
+    match role {
+        Role::Publisher => daemon.listen().await?,
+        Role::Node => daemon.prepare_to_sell(),
+    }
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    while !daemon.stopping {
+        tokio::select! {
+            happening = happenings.recv() => match happening {
+                Some(happening) => daemon.handle(happening),
+                None => break,
+            },
+            _ = tick.tick() => daemon.tick(),
+        }
+        for _ in 1..MOST_PER_TURN {
+            match happenings.try_recv() {
+                Ok(happening) => daemon.handle(happening),
+                Err(_) => break,
+            }
+        }
+        daemon.commit().await;
+    }
+    let failed = daemon.failed.take();
+    daemon.leave().await;
+    drop(server);
+    failed.map_or(Ok(()), Err)
+}
+
+/// Passes everything from one channel on to the loop.
+fn forward<T: Send + 'static>(mut from: mpsc::Receiver<T>, to: mpsc::Sender<Happening>, wrap: fn(T) -> Happening) {
+    tokio::spawn(async move {
+        while let Some(item) = from.recv().await {
+            if to.send(wrap(item)).await.is_err() {
+                break;
+            }
+        }
+    });
+}
+
+fn stop_on_signal(happen: mpsc::Sender<Happening>) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        let _ = happen.send(Happening::Stop).await;
+    });
+    Ok(())
+}
+
+impl Daemon {
+    /// Reads what an earlier run left and takes it up again.
+    async fn load(shared: Arc<Shared>, tunnel_events: mpsc::Sender<xennet_tunnel::TunnelEvent>) -> anyhow::Result<Self> {
+        let mut daemon = Self {
+            book: Book::default(),
+            leases: HashMap::new(),
+            logins: Arc::default(),
+            listener: None,
+            seller: None,
+            tunnel_events,
+            rents: Vec::new(),
+            peers: 0,
+            chain_lost: None,
+            started_at: clock::unix_s(),
+            decided: Vec::new(),
+            batch: Batch::new(),
+            outgoing: Vec::new(),
+            stopping: false,
+            failed: None,
+            shared,
+        };
+        let store = daemon.shared.store.clone();
+        for (_, own) in store.scan_json::<OwnTask>(Table::Tasks).context("the kept tasks cannot be read")? {
+            daemon.book.note(own.hash, own.task.clone(), own.file.work_bits, own.transaction.as_ref().map(bitcoin::Transaction::compute_txid));
+            daemon.book.own.insert(own.hash, own);
+        }
+        for (_, lease) in store.scan_json::<Lease>(Table::Leases).context("the kept leases cannot be read")? {
+            let kept = lease.revision;
+            daemon.adopt(lease, kept);
+        }
+        Ok(daemon)
+    }
+
+    fn adopt(&mut self, lease: Lease, kept: u64) {
+        let id = lease.id;
+        if !lease.is_over() {
+            self.logins.allow(id, lease.acceptance.ssh_key);
+        }
+        let guest_host_key = None;
+        let running = Running { lease, kept, outbox: None, dialer: None, machine: None, guest_host_key, rented: false };
+        self.leases.insert(id, running);
+    }
+
+    fn handle(&mut self, happening: Happening) {
+        match happening {
+            Happening::Chain(event) => self.on_chain(event),
+            Happening::Overlay(event) => self.on_overlay(event),
+            Happening::Tunnel(event) => self.on_tunnel(event),
+            Happening::Request(request) => self.on_request(request),
+            Happening::Lease(id, input) => self.feed(id, input),
+            Happening::CanSell(seller) => self.can_sell(*seller),
+            Happening::CannotSell(error) => {
+                self.failed = Some(error);
+                self.stopping = true;
+            }
+            Happening::TaskReady(own, answer) => self.task_ready(*own, answer),
+            Happening::AcceptanceReady { acceptance, hash, message } => self.acceptance_ready(*acceptance, hash, message),
+            Happening::AcceptanceFailed(task, why) => self.acceptance_failed(task, why),
+            Happening::CancellationReady(task, message) => {
+                self.outgoing.push(message);
+                tracing::info!(%task, "task taken back");
+            }
+            Happening::Stop => self.stopping = true,
+        }
+    }
+
+    fn tick(&mut self) {
+        let traffic: Vec<_> = self
+            .leases
+            .iter()
+            .filter(|(_, running)| !running.lease.is_over())
+            .map(|(id, running)| (*id, running.outbox.as_ref().map(|outbox| outbox.link.traffic())))
+            .collect();
+        for (id, bytes) in traffic {
+            if let Some(bytes) = bytes {
+                self.feed(id, Input::Traffic(bytes));
+            }
+            self.feed(id, Input::Tick);
+        }
+        for hash in self.book.expire(clock::unix_s()) {
+            self.keep_task(&hash);
+        }
+        self.consider_waiting_tasks();
+    }
+
+    fn on_chain(&mut self, event: ChainEvent) {
+        match event {
+            ChainEvent::Tip { height, hash } => {
+                use bitcoin::hashes::Hash;
+                self.shared.anchors.set_tip(height, hash.to_byte_array());
+                self.feed_all(|| Input::Tip(height));
+                self.tell(What::Tip { height });
+            }
+            ChainEvent::Seen { tx, status } => {
+                let height = shared::height_of(status);
+                self.feed_all(|| Input::Seen { transaction: tx.clone(), height });
+            }
+            ChainEvent::Announcement { tx, status, .. } => {
+                let message = xennet_chain::relay_bytes(&tx);
+                match self.shared.inspector.inspect(&message, clock::unix_s()) {
+                    Ok(inspected) => self.on_announcement(inspected, shared::height_of(status)),
+                    Err(refusal) => tracing::debug!(%refusal, txid = %tx.compute_txid(), "announcement on chain dropped"),
+                }
+            }
+            ChainEvent::Gone { txid } => self.feed_all(|| Input::Gone(txid)),
+            ChainEvent::Lost { why } => {
+                self.tell(What::Notice { text: format!("the chain is away: {why}") });
+                self.chain_lost = Some(why);
+            }
+            ChainEvent::Back => {
+                self.tell(What::Notice { text: "the chain is back".into() });
+                self.chain_lost = None;
+            }
+        }
+    }
+
+    fn on_overlay(&mut self, event: OverlayEvent) {
+        match event {
+            OverlayEvent::Message(message) => match self.shared.inspector.inspect(&message, clock::unix_s()) {
+                Ok(inspected) => self.on_announcement(inspected, None),
+                Err(refusal) => tracing::debug!(%refusal, "announcement on the overlay dropped"),
+            },
+            OverlayEvent::PeerUp { .. } => self.peers = self.peers.saturating_add(1),
+            OverlayEvent::PeerDown { .. } => self.peers = self.peers.saturating_sub(1),
+            OverlayEvent::Listening(address) => tracing::info!(%address, "overlay listens"),
+        }
+    }
+
+    fn feed_all(&mut self, input: impl Fn() -> Input) {
+        let ids: Vec<_> = self.leases.keys().copied().collect();
+        for id in ids {
+            self.feed(id, input());
+        }
+    }
+
+    /// Gives a lease its input and notes what it decided.
+    fn feed(&mut self, id: LeaseId, input: Input) {
+        let Some(running) = self.leases.get_mut(&id) else { return };
+        let before = running.lease.stage.clone();
+        let actions = running.lease.handle(clock::unix_ms(), input);
+        self.decided.extend(actions.into_iter().map(|action| (id, action)));
+        if running.lease.stage != before {
+            self.stage_changed(id);
+        }
+    }
+
+    fn stage_changed(&mut self, id: LeaseId) {
+        let Some(running) = self.leases.get(&id) else { return };
+        let (lease, stage) = (&running.lease, views::stage_of(&running.lease));
+        let note = views::reasons_of(lease).join("; ");
+        tracing::info!(lease = %id, stage = stage.name(), %note, "lease");
+        self.tell(What::Lease { lease: id, task: lease.task_hash, stage, note });
+        if let xennet_lease::Stage::Settled { txid, .. } = &lease.stage {
+            let paid_sat = lease.account.as_ref().map_or(0, xennet_lease::Account::total_sat);
+            self.tell(What::Settled { lease: id, paid_sat, txid: txid.to_string() });
+        }
+        if lease.is_over() {
+            self.logins.forbid(&id);
+            self.lease_over(id);
+        }
+    }
+
+    fn tell(&self, what: What) {
+        self.shared.tell(what);
+    }
+
+    /// Writes what this turn changed, in one commit, and only then carries out what it decided.
+    async fn commit(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        let decided = std::mem::take(&mut self.decided);
+        let outgoing = std::mem::take(&mut self.outgoing);
+        let mut written = Vec::new();
+        for (id, running) in &self.leases {
+            if running.lease.revision != running.kept {
+                if let Err(error) = batch.put_json(Table::Leases, &id.0, &running.lease) {
+                    tracing::error!(lease = %id, %error, "a lease cannot be written: nothing is done for it");
+                    return;
+                }
+                written.push((*id, running.lease.revision));
+            }
+        }
+        for (id, action) in &decided {
+            if let Action::Record(entry) = action
+                && let Err(error) = batch.append(*id, entry)
+            {
+                tracing::error!(lease = %id, %error, "a ledger entry cannot be written");
+            }
+        }
+        if batch.is_empty() && decided.is_empty() && outgoing.is_empty() {
+            return;
+        }
+        let persisted = self.persist(batch, (decided, outgoing)).await;
+        for (id, revision) in written {
+            if let Some(running) = self.leases.get_mut(&id) {
+                running.kept = revision;
+            }
+        }
+        if let Some(persisted) = persisted {
+            self.carry_out(persisted).await;
+        }
+    }
+
+    /// Tries until the disk takes it. Until then nothing is sent, paid, acknowledged or closed.
+    async fn persist<T>(&mut self, mut batch: Batch, mut value: T) -> Option<crate::store::Persisted<T>> {
+        loop {
+            let unpersisted = match self.shared.store.persist(batch, value).await {
+                Ok(persisted) => return Some(persisted),
+                Err(unpersisted) => unpersisted,
+            };
+            let text = format!("nothing is paid or acknowledged until it can be written: {}", unpersisted.error);
+            tracing::error!("{text}");
+            self.tell(What::Notice { text });
+            if self.stopping {
+                return None;
+            }
+            (batch, value) = (unpersisted.batch, unpersisted.value);
+            tokio::time::sleep(DISK_RETRY).await;
+        }
+    }
+
+    /// Leaves everything as it is: guests run on, leases go on with the next start.
+    async fn leave(mut self) {
+        for running in self.leases.values_mut() {
+            if let Some(outbox) = running.outbox.take() {
+                outbox.close("the daemon stops");
+            }
+        }
+        if let Some(listener) = self.listener.take() {
+            listener.close().await;
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The one thread that writes, and the opening of the database.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use redb::backends::FileBackend;
+use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use tokio::sync::{mpsc, oneshot};
+
+use super::batch::Change;
+use super::sequence::{self, DatabaseId, SequenceFile, sync_dir};
+use super::{Batch, Shared, StoreError, database_path, record};
+
+/// A batch that waits for the writer.
+pub(super) struct Write {
+    pub(super) batch: Batch,
+    pub(super) reply: oneshot::Sender<Answer>,
+}
+
+/// The sequence reached, or the batch back with the reason.
+pub(super) type Answer = Result<u64, (StoreError, Batch)>;
+
+pub(super) type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+/// Ledgers of all leases: lease id ‖ index, big-endian, so that a lease's entries lie together in order.
+pub(super) const LEDGER: Bytes = TableDefinition::new("ledger");
+
+/// Holds one record: the database's id, under the newest sequence.
+const NEWEST: Bytes = TableDefinition::new("newest");
+const NEWEST_KEY: &[u8] = b"newest";
+
+/// redb's page cache. The whole state of a hundred leases is a few MB.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
+
+/// The most batches and bytes in one commit, so that no caller waits without limit behind others.
+const MAX_GROUP: usize = 512;
+const MAX_GROUP_BYTES: usize = 8 * 1024 * 1024;
+
+/// The largest batch.
+const MAX_BATCH_BYTES: usize = 64 * 1024 * 1024;
+
+/// Opens the database and holds it against the sequence file.
+pub(super) fn open(dir: &Path) -> Result<(Database, SequenceFile), StoreError> {
+    let path = database_path(dir);
+    let acknowledged = sequence::read(dir)?;
+    if !path.exists() {
+        if let Some(acknowledged) = acknowledged {
+            return Err(StoreError::RolledBack { path, found: 0, acknowledged: acknowledged.sequence });
+        }
+        create(dir, &path)?;
+    }
+    let database = reopen(&path)?;
+    let (id, newest) = newest(&database, &path)?;
+    match acknowledged {
+        Some(a) if a.id != id => return Err(StoreError::Foreign { path }),
+        Some(a) if a.sequence > newest => {
+            return Err(StoreError::RolledBack { path, found: newest, acknowledged: a.sequence });
+        }
+        Some(_) => {}
+        None => tracing::warn!(
+            "{} is missing: whether {} is the newest state cannot be told this time",
+            sequence::path(dir).display(),
+            path.display()
+        ),
+    }
+    let file = SequenceFile::open(dir, id, newest)?;
+    Ok((database, file))
+}
+
+/// Makes the database under another name first: a crash half-way leaves nothing that looks like one.
+fn create(dir: &Path, path: &Path) -> Result<(), StoreError> {
+    let new = path.with_extension("redb.new");
+    let failed = |e| StoreError::io("create", path, e);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(failed)?;
+    let database =
+        FileBackend::new(file).and_then(|file| builder().create_with_backend(file)).map_err(|e| StoreError::database("create", path, e))?;
+    let id: DatabaseId = rand::random();
+    commit(&database, path, |transaction| note_newest(transaction, path, &id, 1))?;
+    drop(database);
+    fs::rename(&new, path).and_then(|()| sync_dir(dir)).map_err(failed)?;
+    SequenceFile::open(dir, id, 1).map(drop)
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+fn reopen(path: &Path) -> Result<Database, StoreError> {
+    builder().open(path).map_err(|e| StoreError::database("open", path, e))
+}
+
+fn newest(database: &Database, path: &Path) -> Result<(DatabaseId, u64), StoreError> {
+    let failed = |e: redb::Error| StoreError::database("read", path, e);
+    let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
+    let table = transaction.open_table(NEWEST).map_err(|e| failed(e.into()))?;
+    let found = table.get(NEWEST_KEY).map_err(|e| failed(e.into()))?;
+    found
+        .and_then(|found| {
+            let (sequence, id) = record::open("newest", NEWEST_KEY, found.value())?;
+            Some((id.try_into().ok()?, sequence))
+        })
+        .ok_or_else(|| StoreError::damaged(path, "its newest sequence is missing or has a wrong checksum"))
+}
+
+/// Starts the writer. It ends when the queue is closed and empty.
+pub(super) fn spawn(shared: Arc<Shared>, file: SequenceFile, waiting: mpsc::Receiver<Write>) -> Result<JoinHandle<()>, StoreError> {
+    let path = shared.path.clone();
+    let writer = Writer { shared, file };
+    thread::Builder::new()
+        .name("store".into())
+        .spawn(move || writer.run(waiting))
+        .map_err(|e| StoreError::io("start the thread that writes", &path, e))
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    file: SequenceFile,
+}
+
+impl Writer {
+    fn run(mut self, mut waiting: mpsc::Receiver<Write>) {
+        while let Some(first) = waiting.blocking_recv() {
+            let mut bytes = 0;
+            let mut group = Vec::new();
+            let mut next = Some(first);
+            while let Some(write) = next {
+                if write.batch.bytes() > MAX_BATCH_BYTES {
+                    let error = StoreError::TooLarge { bytes: write.batch.bytes(), limit: MAX_BATCH_BYTES };
+                    let _ = write.reply.send(Err((error, write.batch)));
+                } else {
+                    bytes += write.batch.bytes();
+                    group.push(write);
+                }
+                next = if group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES { waiting.try_recv().ok() } else { None };
+            }
+            let outcome = self.write(&group);
+            for Write { batch, reply } in group {
+                // A caller that no longer waits has lost nothing: its batch is on disk, or it never heard that it is.
+                let _ = match &outcome {
+                    Ok(sequence) => reply.send(Ok(*sequence)),
+                    Err(error) => reply.send(Err((error.clone(), batch))),
+                };
+            }
+        }
+    }
+
+    /// Writes a group in one commit, then the sequence file: only then may anything be acknowledged.
+    fn write(&mut self, group: &[Write]) -> Result<u64, StoreError> {
+        let outcome = self.try_write(group);
+        if let Err(error) = &outcome {
+            tracing::error!("{error}");
+            // After an IO error redb refuses all work until it is opened anew. What it then holds is what was committed.
+            let mut database = self.shared.database.write().unwrap_or_else(PoisonError::into_inner);
+            *database = None;
+            match reopen(&self.shared.path) {
+                Ok(fresh) => *database = Some(fresh),
+                Err(e) => tracing::error!("{e}"),
+            }
+        }
+        outcome
+    }
+
+    fn try_write(&mut self, group: &[Write]) -> Result<u64, StoreError> {
+        let path = &self.shared.path;
+        if self.shared.database.read().unwrap_or_else(PoisonError::into_inner).is_none() {
+            let fresh = reopen(path)?;
+            *self.shared.database.write().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+        }
+        let guard = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = guard.as_ref().ok_or(StoreError::Stopped)?;
+        let (id, mut sequence) = newest(database, path)?;
+        commit(database, path, |transaction| {
+            for write in group {
+                for change in &write.batch.changes {
+                    sequence += 1;
+                    apply(transaction, path, sequence, change)?;
+                }
+            }
+            note_newest(transaction, path, &id, sequence)
+        })?;
+        self.file.write(sequence)?;
+        Ok(sequence)
+    }
+}
+
+fn commit(database: &Database, path: &Path, fill: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    let failed = |e: redb::Error| StoreError::database("write", path, e);
+    let mut transaction = database.begin_write().map_err(|e| failed(e.into()))?;
+    transaction.set_durability(Durability::Immediate).map_err(|e| failed(e.into()))?;
+    // One phase trusts checksums to tell a torn commit from a whole one; two phases need not.
+    transaction.set_two_phase_commit(true);
+    fill(&transaction)?;
+    transaction.commit().map_err(|e| failed(e.into()))
+}
+
+fn note_newest(transaction: &WriteTransaction, path: &Path, id: &DatabaseId, sequence: u64) -> Result<(), StoreError> {
+    put(transaction, path, NEWEST, "newest", NEWEST_KEY, sequence, id)
+}
+
+fn put(
+    transaction: &WriteTransaction,
+    path: &Path,
+    definition: Bytes,
+    name: &str,
+    key: &[u8],
+    sequence: u64,
+    value: &[u8],
+) -> Result<(), StoreError> {
+    let failed = |e: redb::Error| StoreError::database("write", path, e);
+    let mut table = transaction.open_table(definition).map_err(|e| failed(e.into()))?;
+    let record = record::seal(name, key, sequence, value);
+    table.insert(key, record.as_slice()).map_err(|e| failed(e.into()))?;
+    Ok(())
+}
+
+fn apply(transaction: &WriteTransaction, path: &Path, sequence: u64, change: &Change) -> Result<(), StoreError> {
+    let failed = |e: redb::Error| StoreError::database("write", path, e);
+    match change {
+        Change::Put { table, key, value } => {
+            let definition = TableDefinition::new(table.name());
+            put(transaction, path, definition, table.name(), key, sequence, value)
+        }
+        Change::Delete { table, key } => {
+            let definition: Bytes = TableDefinition::new(table.name());
+            let mut table = transaction.open_table(definition).map_err(|e| failed(e.into()))?;
+            table.remove(key.as_slice()).map_err(|e| failed(e.into()))?;
+            Ok(())
+        }
+        Change::Append { lease, entry } => {
+            let next = {
+                let table = transaction.open_table(LEDGER).map_err(|e| failed(e.into()))?;
+                ledger_length(&table, &lease.0).map_err(|e| failed(e.into()))?
+            };
+            let key = ledger_key(&lease.0, next);
+            put(transaction, path, LEDGER, "ledger", &key, sequence, entry)
+        }
+    }
+}
+
+pub(super) fn ledger_key(lease: &[u8; 8], index: u64) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(lease);
+    key[8..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+/// Entries of a lease's ledger: one more than its last index.
+pub(super) fn ledger_length(table: &impl ReadableTable<&'static [u8], &'static [u8]>, lease: &[u8; 8]) -> Result<u64, redb::StorageError> {
+    let first = ledger_key(lease, 0);
+    let last = ledger_key(lease, u64::MAX);
+    let Some(newest) = table.range(first.as_slice()..=last.as_slice())?.next_back() else {
+        return Ok(0);
+    };
+    let (key, _) = newest?;
+    let index = key.value().last_chunk::<8>().map_or(0, |index| u64::from_be_bytes(*index));
+    Ok(index.saturating_add(1))
+}
