@@ -21,9 +21,7 @@ impl Ends {
     /// # Errors
     /// None that occurs: the terms are fixed and hold.
     pub fn new() -> Result<Ends, RamaError> {
-        let key = |byte: u8| {
-            SecretKey::from_slice(&[byte; 32]).map_err(|why| RamaError::Sighash(why.to_string()))
-        };
+        let key = |byte: u8| SecretKey::from_slice(&[byte; 32]).map_err(|why| RamaError::Sighash(why.to_string()));
         let (secret, node_secret) = (key(1)?, key(2)?);
         let terms = ChannelTerms {
             publisher_key: secret.public_key(SECP256K1),
@@ -32,20 +30,12 @@ impl Ends {
             refund_height: 1_000,
             close_feerate_sat_per_kvb: 1_000,
         };
-        let funding = Transaction {
-            version: Version::TWO,
-            lock_time: LockTime::ZERO,
-            input: Vec::new(),
-            output: vec![terms.funding_output()],
-        };
+        let funding =
+            Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: Vec::new(), output: vec![terms.funding_output()] };
         let mut publisher = PublisherChannel::new(terms.clone(), secret)?;
         let mut node = NodeChannel::new(terms, node_secret)?;
         publisher.funded(node.funded(&funding, 0)?)?;
-        Ok(Ends {
-            publisher,
-            node,
-            secret,
-        })
+        Ok(Ends { publisher, node, secret })
     }
 
     /// Signs `count` payments of one satoshi more each, as the publisher does.
@@ -53,14 +43,8 @@ impl Ends {
     /// # Errors
     /// More payments than the channel has satoshi.
     pub fn pay(&mut self, count: u64) -> Result<Vec<Update>, RamaError> {
-        let first = self
-            .publisher
-            .signed_total_sat()
-            .max(self.publisher.terms().close_reserve_sat())
-            + 1;
-        (first..first.saturating_add(count))
-            .map(|total_sat| self.publisher.pay(total_sat))
-            .collect()
+        let first = self.publisher.signed_total_sat().max(self.publisher.terms().close_reserve_sat()) + 1;
+        (first..first.saturating_add(count)).map(|total_sat| self.publisher.pay(total_sat)).collect()
     }
 
     /// Checks payments, as the node does.
@@ -68,20 +52,12 @@ impl Ends {
     /// # Errors
     /// A payment that does not check.
     pub fn accept(&mut self, updates: &[Update]) -> Result<(), RamaError> {
-        updates
-            .iter()
-            .try_for_each(|update| self.node.accept(update, 1))
+        updates.iter().try_for_each(|update| self.node.accept(update, 1))
     }
 
     /// `count` bare signatures with the same key.
     pub fn bare_sign(&self, count: u64) -> Vec<[u8; 64]> {
-        (0..count)
-            .map(|number| {
-                SECP256K1
-                    .sign_ecdsa(&numbered(number), &self.secret)
-                    .serialize_compact()
-            })
-            .collect()
+        (0..count).map(|number| SECP256K1.sign_ecdsa(&numbered(number), &self.secret).serialize_compact()).collect()
     }
 
     /// Checks the signatures of [`Ends::bare_sign`], bare; returns how many are right.
@@ -90,11 +66,8 @@ impl Ends {
         (0..)
             .zip(signatures)
             .filter(|(number, bytes)| {
-                ecdsa::Signature::from_compact(black_box(*bytes)).is_ok_and(|signature| {
-                    SECP256K1
-                        .verify_ecdsa(&numbered(*number), &signature, &key)
-                        .is_ok()
-                })
+                ecdsa::Signature::from_compact(black_box(*bytes))
+                    .is_ok_and(|signature| SECP256K1.verify_ecdsa(&numbered(*number), &signature, &key).is_ok())
             })
             .count()
     }

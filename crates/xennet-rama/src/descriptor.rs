@@ -2,13 +2,7 @@
 
 const INPUT: &str = "0123456789()[],'/*abcdefgh@:$%{}IJKLMNOPQRSTUVWXYZ&+-.;<=>?!^_|~ijklmnopqrstuvwxyzABCDEFGH`#\"\\ ";
 const CHECKSUM: &[u8; 32] = b"qpzry9x8gf2tvdw0s3jn54khce6mua7l";
-const GENERATOR: [u64; 5] = [
-    0xf5dee51989,
-    0xa9fdca3312,
-    0x1bab10e32d,
-    0x3706b1677a,
-    0x644d626ffd,
-];
+const GENERATOR: [u64; 5] = [0xf5dee51989, 0xa9fdca3312, 0x1bab10e32d, 0x3706b1677a, 0x644d626ffd];
 
 fn step(checksum: u64, value: u64) -> u64 {
     let top = checksum >> 35;

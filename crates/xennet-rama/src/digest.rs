@@ -44,11 +44,7 @@ impl UpdateDigest {
         let script = terms.publisher_script();
         change[8] = script.len() as u8;
         change[9..].copy_from_slice(script.as_bytes());
-        UpdateDigest {
-            head,
-            change,
-            capacity_sat: terms.capacity_sat,
-        }
+        UpdateDigest { head, change, capacity_sat: terms.capacity_sat }
     }
 
     /// The message for a total, which must not be above the capacity (it saturates).

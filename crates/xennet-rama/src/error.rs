@@ -9,9 +9,7 @@ pub enum RamaError {
     #[error("publisher and node have the same channel key; take a fresh key at each end")]
     SameKeys,
     /// Too little to lock.
-    #[error(
-        "the channel's capacity is {capacity_sat} sat, but closing it on chain needs {least_sat} sat; lock at least {least_sat} sat"
-    )]
+    #[error("the channel's capacity is {capacity_sat} sat, but closing it on chain needs {least_sat} sat; lock at least {least_sat} sat")]
     CapacityTooSmall {
         /// What was asked for.
         capacity_sat: u64,
@@ -19,9 +17,7 @@ pub enum RamaError {
         least_sat: u64,
     },
     /// More than there are coins.
-    #[error(
-        "the channel's capacity is {capacity_sat} sat, but there are only {most_sat} sat in all; lock less"
-    )]
+    #[error("the channel's capacity is {capacity_sat} sat, but there are only {most_sat} sat in all; lock less")]
     CapacityTooLarge {
         /// What was asked for.
         capacity_sat: u64,
@@ -29,9 +25,7 @@ pub enum RamaError {
         most_sat: u64,
     },
     /// Not a block height.
-    #[error(
-        "the refund height is {height}, but a block height lies between 1 and {most}; name a height"
-    )]
+    #[error("the refund height is {height}, but a block height lies between 1 and {most}; name a height")]
     RefundHeight {
         /// What was asked for.
         height: u32,
@@ -51,9 +45,7 @@ pub enum RamaError {
         least: u32,
     },
     /// Fee rate out of range.
-    #[error(
-        "a fee rate of {sat_per_kvb} sat/kvB is over the limit of {most} sat/kvB; use {most} or less"
-    )]
+    #[error("a fee rate of {sat_per_kvb} sat/kvB is over the limit of {most} sat/kvB; use {most} or less")]
     FeerateTooHigh {
         /// What was asked for.
         sat_per_kvb: u64,
@@ -61,9 +53,7 @@ pub enum RamaError {
         most: u64,
     },
     /// The secret key does not belong to the key in the terms.
-    #[error(
-        "the channel's terms name the key {named}, but the secret key at hand belongs to {at_hand}; use the key of this channel"
-    )]
+    #[error("the channel's terms name the key {named}, but the secret key at hand belongs to {at_hand}; use the key of this channel")]
     NotOurKey {
         /// Key in the terms, hex.
         named: String,
@@ -74,9 +64,7 @@ pub enum RamaError {
     #[error("the channel has no funding yet; call it funded first")]
     NotFunded,
     /// Another coin after payments were made.
-    #[error(
-        "the channel is funded by {have} and payments were signed on it, so it cannot move to {offered}; open a new channel"
-    )]
+    #[error("the channel is funded by {have} and payments were signed on it, so it cannot move to {offered}; open a new channel")]
     AlreadyFunded {
         /// The coin.
         have: OutPoint,
@@ -84,9 +72,7 @@ pub enum RamaError {
         offered: OutPoint,
     },
     /// No such output, or not the channel's script.
-    #[error(
-        "output {vout} of {txid} (it has {outputs}) does not pay to this channel's script; fund the script that both ends agreed on"
-    )]
+    #[error("output {vout} of {txid} (it has {outputs}) does not pay to this channel's script; fund the script that both ends agreed on")]
     NotThisChannel {
         /// Transaction.
         txid: Txid,
@@ -96,9 +82,7 @@ pub enum RamaError {
         outputs: usize,
     },
     /// The coin has another amount.
-    #[error(
-        "the funding holds {funded_sat} sat, but the channel's capacity is {capacity_sat} sat; fund exactly {capacity_sat} sat"
-    )]
+    #[error("the funding holds {funded_sat} sat, but the channel's capacity is {capacity_sat} sat; fund exactly {capacity_sat} sat")]
     WrongAmount {
         /// In the output.
         funded_sat: u64,
@@ -106,9 +90,7 @@ pub enum RamaError {
         capacity_sat: u64,
     },
     /// A total under the one already signed or taken.
-    #[error(
-        "a total of {total_sat} sat is below the {known_sat} sat already paid; totals are cumulative, pay {known_sat} sat or more"
-    )]
+    #[error("a total of {total_sat} sat is below the {known_sat} sat already paid; totals are cumulative, pay {known_sat} sat or more")]
     BelowKnown {
         /// Asked for.
         total_sat: u64,
@@ -129,9 +111,7 @@ pub enum RamaError {
         capacity_sat: u64,
     },
     /// A total above the budget.
-    #[error(
-        "a total of {total_sat} sat is above the budget of {budget_sat} sat; raise the budget or end the lease"
-    )]
+    #[error("a total of {total_sat} sat is above the budget of {budget_sat} sat; raise the budget or end the lease")]
     AboveBudget {
         /// Asked for.
         total_sat: u64,
@@ -149,9 +129,7 @@ pub enum RamaError {
         reserve_sat: u64,
     },
     /// The signature does not check.
-    #[error(
-        "the signature over a total of {total_sat} sat is not the publisher's for this channel; sign it with the channel's key"
-    )]
+    #[error("the signature over a total of {total_sat} sat is not the publisher's for this channel; sign it with the channel's key")]
     BadSignature {
         /// The total.
         total_sat: u64,
@@ -193,9 +171,7 @@ pub enum RamaError {
         affordable_sat_per_kvb: u64,
     },
     /// Too many for one transaction.
-    #[error(
-        "{channels} channels make a transaction of {vbytes} vB, but {most} vB is the limit; settle fewer at once"
-    )]
+    #[error("{channels} channels make a transaction of {vbytes} vB, but {most} vB is the limit; settle fewer at once")]
     TooLarge {
         /// Number of channels.
         channels: usize,
@@ -214,9 +190,7 @@ pub enum RamaError {
     #[error("0 channels to settle; name at least 1")]
     NoChannels,
     /// A transaction that does not spend the channel.
-    #[error(
-        "transaction {txid} does not close the channel {outpoint}; name the transaction that does"
-    )]
+    #[error("transaction {txid} does not close the channel {outpoint}; name the transaction that does")]
     NotAClose {
         /// Transaction.
         txid: Txid,

@@ -27,9 +27,8 @@ pub use publisher::PublisherChannel;
 pub use settle::{bumped_feerate, fee_sat};
 pub use spend::Spend;
 pub use terms::{
-    CLOSE_VBYTES, ChannelTerms, LAST_UPDATE_BEFORE_REFUND, MAX_CLOSE_VBYTES,
-    MAX_FEERATE_SAT_PER_KVB, PUBLISHER_KEEPS_SAT, REFUND_AFTER_LEASE, SETTLE_BEFORE_REFUND,
-    refund_height_for,
+    CLOSE_VBYTES, ChannelTerms, LAST_UPDATE_BEFORE_REFUND, MAX_CLOSE_VBYTES, MAX_FEERATE_SAT_PER_KVB, PUBLISHER_KEEPS_SAT,
+    REFUND_AFTER_LEASE, SETTLE_BEFORE_REFUND, refund_height_for,
 };
 
 use serde::{Deserialize, Serialize};
@@ -55,10 +54,7 @@ mod signature_hex {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 64], D::Error> {
         let text = String::deserialize(from)?;
-        <[u8; 64]>::from_hex(&text).map_err(|why| {
-            D::Error::custom(format!(
-                "a payment's signature is 128 hex digits, this one is not: {why}"
-            ))
-        })
+        <[u8; 64]>::from_hex(&text)
+            .map_err(|why| D::Error::custom(format!("a payment's signature is 128 hex digits, this one is not: {why}")))
     }
 }

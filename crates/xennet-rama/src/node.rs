@@ -36,13 +36,7 @@ impl NodeChannel {
     /// # Errors
     /// Terms that do not hold, or a secret key that is not B's.
     pub fn new(terms: ChannelTerms, secret: SecretKey) -> Result<NodeChannel, RamaError> {
-        Kept {
-            terms,
-            secret,
-            outpoint: None,
-            best: None,
-        }
-        .try_into()
+        Kept { terms, secret, outpoint: None, best: None }.try_into()
     }
 
     /// The publisher says that output `vout` of `funding` is the channel's coin; it is believed if script and amount are
@@ -56,10 +50,7 @@ impl NodeChannel {
         if let (Some(have), Some(_)) = (self.kept.outpoint, self.kept.best)
             && have != outpoint
         {
-            return Err(RamaError::AlreadyFunded {
-                have,
-                offered: outpoint,
-            });
+            return Err(RamaError::AlreadyFunded { have, offered: outpoint });
         }
         self.kept.outpoint = Some(outpoint);
         self.digest = Some(UpdateDigest::new(&self.kept.terms, outpoint));
@@ -80,44 +71,24 @@ impl NodeChannel {
                 return Ok(());
             }
             if total_sat < best.total_sat {
-                return Err(RamaError::BelowKnown {
-                    total_sat,
-                    known_sat: best.total_sat,
-                });
+                return Err(RamaError::BelowKnown { total_sat, known_sat: best.total_sat });
             }
         }
         if !kept.terms.takes_updates(height) {
             let (last, refund_height) = (kept.terms.last_update_height(), kept.terms.refund_height);
-            return Err(RamaError::TooLate {
-                height,
-                last,
-                refund_height,
-            });
+            return Err(RamaError::TooLate { height, last, refund_height });
         }
         let reserve_sat = kept.terms.close_reserve_sat();
         if total_sat < reserve_sat {
-            return Err(RamaError::ReserveMissing {
-                total_sat,
-                reserve_sat,
-            });
+            return Err(RamaError::ReserveMissing { total_sat, reserve_sat });
         }
         let most_sat = kept.terms.max_total_sat();
         if total_sat > most_sat {
-            return Err(RamaError::AboveCapacity {
-                total_sat,
-                most_sat,
-                capacity_sat: kept.terms.capacity_sat,
-            });
+            return Err(RamaError::AboveCapacity { total_sat, most_sat, capacity_sat: kept.terms.capacity_sat });
         }
         // A signature with a high s fails here too, as it must: it would not be relayed.
         ecdsa::Signature::from_compact(&update.signature)
-            .and_then(|signature| {
-                SECP256K1.verify_ecdsa(
-                    &digest.message(total_sat),
-                    &signature,
-                    &kept.terms.publisher_key,
-                )
-            })
+            .and_then(|signature| SECP256K1.verify_ecdsa(&digest.message(total_sat), &signature, &kept.terms.publisher_key))
             .map_err(|_| RamaError::BadSignature { total_sat })?;
         kept.best = Some(*update);
         Ok(())
@@ -128,11 +99,7 @@ impl NodeChannel {
     ///
     /// # Errors
     /// Not funded, nothing paid, or the fee leaves less than an output may hold.
-    pub fn close_tx(
-        &self,
-        to: ScriptBuf,
-        feerate_sat_per_kvb: u64,
-    ) -> Result<Transaction, RamaError> {
+    pub fn close_tx(&self, to: ScriptBuf, feerate_sat_per_kvb: u64) -> Result<Transaction, RamaError> {
         settle::close(&[self.closing()?], &to, feerate_sat_per_kvb)
     }
 
@@ -140,15 +107,8 @@ impl NodeChannel {
     ///
     /// # Errors
     /// As [`NodeChannel::close_tx`]; also no channel, one channel twice, or more than fit.
-    pub fn close_many(
-        channels: &[&NodeChannel],
-        to: ScriptBuf,
-        feerate_sat_per_kvb: u64,
-    ) -> Result<Transaction, RamaError> {
-        let closing = channels
-            .iter()
-            .map(|channel| channel.closing())
-            .collect::<Result<Vec<_>, _>>()?;
+    pub fn close_many(channels: &[&NodeChannel], to: ScriptBuf, feerate_sat_per_kvb: u64) -> Result<Transaction, RamaError> {
+        let closing = channels.iter().map(|channel| channel.closing()).collect::<Result<Vec<_>, _>>()?;
         settle::close(&closing, &to, feerate_sat_per_kvb)
     }
 
@@ -188,16 +148,8 @@ impl NodeChannel {
     fn closing(&self) -> Result<Closing<'_>, RamaError> {
         let outpoint = self.kept.outpoint.ok_or(RamaError::NotFunded)?;
         let refund_height = self.kept.terms.refund_height;
-        let best = self
-            .kept
-            .best
-            .ok_or(RamaError::NothingPaid { refund_height })?;
-        Ok(Closing {
-            terms: &self.kept.terms,
-            secret: &self.kept.secret,
-            outpoint,
-            best,
-        })
+        let best = self.kept.best.ok_or(RamaError::NothingPaid { refund_height })?;
+        Ok(Closing { terms: &self.kept.terms, secret: &self.kept.secret, outpoint, best })
     }
 }
 
@@ -211,15 +163,9 @@ impl TryFrom<Kept> for NodeChannel {
             && total_sat > kept.terms.max_total_sat()
         {
             let (most_sat, capacity_sat) = (kept.terms.max_total_sat(), kept.terms.capacity_sat);
-            return Err(RamaError::AboveCapacity {
-                total_sat,
-                most_sat,
-                capacity_sat,
-            });
+            return Err(RamaError::AboveCapacity { total_sat, most_sat, capacity_sat });
         }
-        let digest = kept
-            .outpoint
-            .map(|outpoint| UpdateDigest::new(&kept.terms, outpoint));
+        let digest = kept.outpoint.map(|outpoint| UpdateDigest::new(&kept.terms, outpoint));
         Ok(NodeChannel { kept, digest })
     }
 }

@@ -38,14 +38,7 @@ impl PublisherChannel {
     /// Terms that do not hold, or a secret key that is not A's.
     pub fn new(terms: ChannelTerms, secret: SecretKey) -> Result<PublisherChannel, RamaError> {
         let budget_sat = terms.max_total_sat();
-        Kept {
-            terms,
-            secret,
-            budget_sat,
-            outpoint: None,
-            signed: None,
-        }
-        .try_into()
+        Kept { terms, secret, budget_sat, outpoint: None, signed: None }.try_into()
     }
 
     /// Never to sign a total above this (M5), satoshi, close reserve included.
@@ -62,10 +55,7 @@ impl PublisherChannel {
         if let (Some(have), Some(_)) = (self.kept.outpoint, self.kept.signed)
             && have != outpoint
         {
-            return Err(RamaError::AlreadyFunded {
-                have,
-                offered: outpoint,
-            });
+            return Err(RamaError::AlreadyFunded { have, offered: outpoint });
         }
         self.kept.outpoint = Some(outpoint);
         self.digest = Some(UpdateDigest::new(&self.kept.terms, outpoint));
@@ -86,39 +76,21 @@ impl PublisherChannel {
                 return Ok(signed);
             }
             if total_sat < signed.total_sat {
-                return Err(RamaError::BelowKnown {
-                    total_sat,
-                    known_sat: signed.total_sat,
-                });
+                return Err(RamaError::BelowKnown { total_sat, known_sat: signed.total_sat });
             }
         }
         if total_sat < reserve_sat {
-            return Err(RamaError::ReserveMissing {
-                total_sat,
-                reserve_sat,
-            });
+            return Err(RamaError::ReserveMissing { total_sat, reserve_sat });
         }
         let most_sat = kept.terms.max_total_sat();
         if total_sat > most_sat {
-            return Err(RamaError::AboveCapacity {
-                total_sat,
-                most_sat,
-                capacity_sat: kept.terms.capacity_sat,
-            });
+            return Err(RamaError::AboveCapacity { total_sat, most_sat, capacity_sat: kept.terms.capacity_sat });
         }
         if total_sat > kept.budget_sat {
-            return Err(RamaError::AboveBudget {
-                total_sat,
-                budget_sat: kept.budget_sat,
-            });
+            return Err(RamaError::AboveBudget { total_sat, budget_sat: kept.budget_sat });
         }
-        let signature = SECP256K1
-            .sign_ecdsa(&digest.message(total_sat), &kept.secret)
-            .serialize_compact();
-        let update = Update {
-            total_sat,
-            signature,
-        };
+        let signature = SECP256K1.sign_ecdsa(&digest.message(total_sat), &kept.secret).serialize_compact();
+        let update = Update { total_sat, signature };
         kept.signed = Some(update);
         Ok(update)
     }
@@ -127,50 +99,23 @@ impl PublisherChannel {
     ///
     /// # Errors
     /// Not funded, or the fee leaves less than an output may hold.
-    pub fn refund_tx(
-        &self,
-        to: ScriptBuf,
-        feerate_sat_per_kvb: u64,
-    ) -> Result<Transaction, RamaError> {
+    pub fn refund_tx(&self, to: ScriptBuf, feerate_sat_per_kvb: u64) -> Result<Transaction, RamaError> {
         let outpoint = self.kept.outpoint.ok_or(RamaError::NotFunded)?;
-        settle::refund(
-            &self.kept.terms,
-            &self.kept.secret,
-            outpoint,
-            to,
-            feerate_sat_per_kvb,
-        )
+        settle::refund(&self.kept.terms, &self.kept.secret, outpoint, to, feerate_sat_per_kvb)
     }
 
     /// Moves the change of a close on to `to`. Not needed if the channel key is a key of the wallet.
     ///
     /// # Errors
     /// `close` does not close this channel, or the fee leaves less than an output may hold.
-    pub fn sweep_change(
-        &self,
-        close: &Transaction,
-        to: ScriptBuf,
-        feerate_sat_per_kvb: u64,
-    ) -> Result<Transaction, RamaError> {
+    pub fn sweep_change(&self, close: &Transaction, to: ScriptBuf, feerate_sat_per_kvb: u64) -> Result<Transaction, RamaError> {
         let outpoint = self.kept.outpoint.ok_or(RamaError::NotFunded)?;
         match self.kept.terms.spend_in(outpoint, close) {
-            Some(Spend::Close {
-                change, change_sat, ..
-            }) => {
+            Some(Spend::Close { change, change_sat, .. }) => {
                 let from = self.kept.terms.publisher_script();
-                settle::sweep(
-                    &self.kept.secret,
-                    change,
-                    change_sat,
-                    &from,
-                    to,
-                    feerate_sat_per_kvb,
-                )
+                settle::sweep(&self.kept.secret, change, change_sat, &from, to, feerate_sat_per_kvb)
             }
-            _ => Err(RamaError::NotAClose {
-                txid: close.compute_txid(),
-                outpoint,
-            }),
+            _ => Err(RamaError::NotAClose { txid: close.compute_txid(), outpoint }),
         }
     }
 
@@ -211,9 +156,7 @@ impl TryFrom<Kept> for PublisherChannel {
     fn try_from(kept: Kept) -> Result<PublisherChannel, RamaError> {
         kept.terms.check()?;
         crate::terms::check_key(&kept.terms.publisher_key, &kept.secret)?;
-        let digest = kept
-            .outpoint
-            .map(|outpoint| UpdateDigest::new(&kept.terms, outpoint));
+        let digest = kept.outpoint.map(|outpoint| UpdateDigest::new(&kept.terms, outpoint));
         Ok(PublisherChannel { kept, digest })
     }
 }

@@ -33,18 +33,11 @@ pub fn fee_sat(vbytes: u64, sat_per_kvb: u64) -> u64 {
 /// least 1 sat/vB more, so that nodes take the replacement), whichever is the higher. Call it once a block.
 pub fn bumped_feerate(last_sat_per_kvb: u64, going_sat_per_kvb: u64) -> u64 {
     let step = (last_sat_per_kvb / 4).max(1000);
-    last_sat_per_kvb
-        .saturating_add(step)
-        .max(going_sat_per_kvb)
-        .min(MAX_FEERATE_SAT_PER_KVB)
+    last_sat_per_kvb.saturating_add(step).max(going_sat_per_kvb).min(MAX_FEERATE_SAT_PER_KVB)
 }
 
 /// Closes channels: input i and output i are a channel and its publisher's change, the node's output is the last.
-pub fn close(
-    channels: &[Closing<'_>],
-    to: &Script,
-    sat_per_kvb: u64,
-) -> Result<Transaction, RamaError> {
+pub fn close(channels: &[Closing<'_>], to: &Script, sat_per_kvb: u64) -> Result<Transaction, RamaError> {
     check_feerate(sat_per_kvb)?;
     if channels.is_empty() {
         return Err(RamaError::NoChannels);
@@ -58,11 +51,7 @@ pub fn close(
     let mut transaction = unsigned_close(channels, to);
     let vbytes = transaction.weight().to_vbytes_ceil();
     if vbytes > MAX_CLOSE_VBYTES {
-        return Err(RamaError::TooLarge {
-            channels: channels.len(),
-            vbytes,
-            most: MAX_CLOSE_VBYTES,
-        });
+        return Err(RamaError::TooLarge { channels: channels.len(), vbytes, most: MAX_CLOSE_VBYTES });
     }
     let to_node_sat = after_fee(total, vbytes, sat_per_kvb, to)?;
     if let Some(output) = transaction.output.last_mut() {
@@ -74,19 +63,11 @@ pub fn close(
     for (at, channel) in channels.iter().enumerate() {
         let script = channel.terms.witness_script();
         let sighash = hashes
-            .p2wsh_signature_hash(
-                at,
-                &script,
-                Amount::from_sat(channel.terms.capacity_sat),
-                EcdsaSighashType::All,
-            )
+            .p2wsh_signature_hash(at, &script, Amount::from_sat(channel.terms.capacity_sat), EcdsaSighashType::All)
             .map_err(|why| RamaError::Sighash(why.to_string()))?;
         let ours = SECP256K1.sign_ecdsa(&Message::from(sighash), channel.secret);
-        let theirs = ecdsa::Signature::from_compact(&channel.best.signature).map_err(|_| {
-            RamaError::BadSignature {
-                total_sat: channel.best.total_sat,
-            }
-        })?;
+        let theirs = ecdsa::Signature::from_compact(&channel.best.signature)
+            .map_err(|_| RamaError::BadSignature { total_sat: channel.best.total_sat })?;
         let mut witness = Witness::new();
         witness.push(in_witness(ours, EcdsaSighashType::All));
         witness.push(in_witness(theirs, EcdsaSighashType::SinglePlusAnyoneCanPay));
@@ -106,9 +87,7 @@ pub fn affordable_close(channels: &[Closing<'_>], to: &Script) -> u64 {
 }
 
 fn total_of(channels: &[Closing<'_>]) -> u64 {
-    channels
-        .iter()
-        .fold(0, |sum, channel| sum.saturating_add(channel.best.total_sat))
+    channels.iter().fold(0, |sum, channel| sum.saturating_add(channel.best.total_sat))
 }
 
 /// The publisher takes everything back, from height H on.
@@ -126,30 +105,19 @@ pub fn refund(
         version: Version::TWO,
         lock_time: LockTime::from_consensus(terms.refund_height),
         input: vec![spending(outpoint, &[0, SIGNATURE_LEN, script.len()])],
-        output: vec![TxOut {
-            value: Amount::ZERO,
-            script_pubkey: to,
-        }],
+        output: vec![TxOut { value: Amount::ZERO, script_pubkey: to }],
     };
     let vbytes = transaction.weight().to_vbytes_ceil();
     let to_script = transaction.output[0].script_pubkey.clone();
     let left = after_fee(terms.capacity_sat, vbytes, sat_per_kvb, &to_script)?;
     transaction.output[0].value = Amount::from_sat(left);
     let sighash = SighashCache::new(&transaction)
-        .p2wsh_signature_hash(
-            0,
-            &script,
-            Amount::from_sat(terms.capacity_sat),
-            EcdsaSighashType::All,
-        )
+        .p2wsh_signature_hash(0, &script, Amount::from_sat(terms.capacity_sat), EcdsaSighashType::All)
         .map_err(|why| RamaError::Sighash(why.to_string()))?;
     let mut witness = Witness::new();
     // The empty element stands where the node's signature would be.
     witness.push([]);
-    witness.push(in_witness(
-        SECP256K1.sign_ecdsa(&Message::from(sighash), secret),
-        EcdsaSighashType::All,
-    ));
+    witness.push(in_witness(SECP256K1.sign_ecdsa(&Message::from(sighash), secret), EcdsaSighashType::All));
     witness.push(script);
     transaction.input[0].witness = witness;
     Ok(transaction)
@@ -170,10 +138,7 @@ pub fn sweep(
         version: Version::TWO,
         lock_time: LockTime::ZERO,
         input: vec![spending(coin, &[SIGNATURE_LEN, key.len()])],
-        output: vec![TxOut {
-            value: Amount::ZERO,
-            script_pubkey: to,
-        }],
+        output: vec![TxOut { value: Amount::ZERO, script_pubkey: to }],
     };
     let vbytes = transaction.weight().to_vbytes_ceil();
     let to_script = transaction.output[0].script_pubkey.clone();
@@ -183,10 +148,7 @@ pub fn sweep(
         .p2wpkh_signature_hash(0, from, Amount::from_sat(value_sat), EcdsaSighashType::All)
         .map_err(|why| RamaError::Sighash(why.to_string()))?;
     let mut witness = Witness::new();
-    witness.push(in_witness(
-        SECP256K1.sign_ecdsa(&Message::from(sighash), secret),
-        EcdsaSighashType::All,
-    ));
+    witness.push(in_witness(SECP256K1.sign_ecdsa(&Message::from(sighash), secret), EcdsaSighashType::All));
     witness.push(key);
     transaction.input[0].witness = witness;
     Ok(transaction)
@@ -194,40 +156,21 @@ pub fn sweep(
 
 fn check_feerate(sat_per_kvb: u64) -> Result<(), RamaError> {
     if sat_per_kvb > MAX_FEERATE_SAT_PER_KVB {
-        return Err(RamaError::FeerateTooHigh {
-            sat_per_kvb,
-            most: MAX_FEERATE_SAT_PER_KVB,
-        });
+        return Err(RamaError::FeerateTooHigh { sat_per_kvb, most: MAX_FEERATE_SAT_PER_KVB });
     }
     Ok(())
 }
 
 /// With witnesses of full length but without signatures or the node's amount, to know the size.
 fn unsigned_close(channels: &[Closing<'_>], to: &Script) -> Transaction {
-    let input = channels.iter().map(|channel| {
-        spending(
-            channel.outpoint,
-            &[
-                SIGNATURE_LEN,
-                SIGNATURE_LEN,
-                channel.terms.witness_script().len(),
-            ],
-        )
-    });
+    let input =
+        channels.iter().map(|channel| spending(channel.outpoint, &[SIGNATURE_LEN, SIGNATURE_LEN, channel.terms.witness_script().len()]));
     let change = channels.iter().map(|channel| TxOut {
         value: Amount::from_sat(channel.terms.capacity_sat - channel.best.total_sat),
         script_pubkey: channel.terms.publisher_script(),
     });
-    let ours = TxOut {
-        value: Amount::ZERO,
-        script_pubkey: to.to_owned(),
-    };
-    Transaction {
-        version: VERSION,
-        lock_time: LockTime::ZERO,
-        input: input.collect(),
-        output: change.chain([ours]).collect(),
-    }
+    let ours = TxOut { value: Amount::ZERO, script_pubkey: to.to_owned() };
+    Transaction { version: VERSION, lock_time: LockTime::ZERO, input: input.collect(), output: change.chain([ours]).collect() }
 }
 
 fn spending(outpoint: OutPoint, witness_lens: &[usize]) -> TxIn {
@@ -262,15 +205,9 @@ fn after_fee(available: u64, vbytes: u64, sat_per_kvb: u64, to: &Script) -> Resu
 fn affordable(available: u64, vbytes: u64, to: &Script) -> u64 {
     let for_fee = available.saturating_sub(to.minimal_non_dust().to_sat());
     let rate = u128::from(for_fee) * 1000 / u128::from(vbytes.max(1));
-    u64::try_from(rate)
-        .unwrap_or(u64::MAX)
-        .min(MAX_FEERATE_SAT_PER_KVB)
+    u64::try_from(rate).unwrap_or(u64::MAX).min(MAX_FEERATE_SAT_PER_KVB)
 }
 
 fn in_witness(signature: ecdsa::Signature, sighash_type: EcdsaSighashType) -> Vec<u8> {
-    bitcoin::ecdsa::Signature {
-        signature,
-        sighash_type,
-    }
-    .to_vec()
+    bitcoin::ecdsa::Signature { signature, sighash_type }.to_vec()
 }

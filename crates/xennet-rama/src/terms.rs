@@ -1,9 +1,7 @@
 //! What both ends agree on before a coin moves.
 
 use bitcoin::absolute::LockTime;
-use bitcoin::opcodes::all::{
-    OP_CHECKSIG, OP_CHECKSIGVERIFY, OP_CLTV, OP_ENDIF, OP_IFDUP, OP_NOTIF,
-};
+use bitcoin::opcodes::all::{OP_CHECKSIG, OP_CHECKSIGVERIFY, OP_CLTV, OP_ENDIF, OP_IFDUP, OP_NOTIF};
 use bitcoin::script::Builder;
 use bitcoin::{Amount, CompressedPublicKey, OutPoint, ScriptBuf, Transaction, TxOut};
 use secp256k1::{PublicKey, SECP256K1, SecretKey};
@@ -56,30 +54,18 @@ impl ChannelTerms {
             return Err(RamaError::SameKeys);
         }
         if self.refund_height == 0 || self.refund_height > MAX_HEIGHT {
-            return Err(RamaError::RefundHeight {
-                height: self.refund_height,
-                most: MAX_HEIGHT,
-            });
+            return Err(RamaError::RefundHeight { height: self.refund_height, most: MAX_HEIGHT });
         }
         if self.close_feerate_sat_per_kvb > MAX_FEERATE_SAT_PER_KVB {
-            return Err(RamaError::FeerateTooHigh {
-                sat_per_kvb: self.close_feerate_sat_per_kvb,
-                most: MAX_FEERATE_SAT_PER_KVB,
-            });
+            return Err(RamaError::FeerateTooHigh { sat_per_kvb: self.close_feerate_sat_per_kvb, most: MAX_FEERATE_SAT_PER_KVB });
         }
         let most_sat = Amount::MAX_MONEY.to_sat();
         if self.capacity_sat > most_sat {
-            return Err(RamaError::CapacityTooLarge {
-                capacity_sat: self.capacity_sat,
-                most_sat,
-            });
+            return Err(RamaError::CapacityTooLarge { capacity_sat: self.capacity_sat, most_sat });
         }
         let least_sat = self.least_capacity_sat();
         if self.capacity_sat < least_sat {
-            return Err(RamaError::CapacityTooSmall {
-                capacity_sat: self.capacity_sat,
-                least_sat,
-            });
+            return Err(RamaError::CapacityTooSmall { capacity_sat: self.capacity_sat, least_sat });
         }
         Ok(())
     }
@@ -91,11 +77,7 @@ impl ChannelTerms {
     pub fn check_refund(&self, lease_end_height: u32) -> Result<(), RamaError> {
         let least = refund_height_for(lease_end_height);
         if self.refund_height < least {
-            return Err(RamaError::RefundTooSoon {
-                refund_height: self.refund_height,
-                lease_end: lease_end_height,
-                least,
-            });
+            return Err(RamaError::RefundTooSoon { refund_height: self.refund_height, lease_end: lease_end_height, least });
         }
         Ok(())
     }
@@ -122,10 +104,7 @@ impl ChannelTerms {
 
     /// The output that funds the channel.
     pub fn funding_output(&self) -> TxOut {
-        TxOut {
-            value: Amount::from_sat(self.capacity_sat),
-            script_pubkey: self.script_pubkey(),
-        }
+        TxOut { value: Amount::from_sat(self.capacity_sat), script_pubkey: self.script_pubkey() }
     }
 
     /// Where the publisher's change goes: the P2WPKH address of its channel key.
@@ -144,8 +123,7 @@ impl ChannelTerms {
     /// What the publisher adds, once, for the node's fee: fee rate × 170 vB × 1.5, rounded up, satoshi. The half on top lets the
     /// node raise the fee when blocks fill up. What the fee does not take stays with the node.
     pub fn close_reserve_sat(&self) -> u64 {
-        let thousandths =
-            u128::from(self.close_feerate_sat_per_kvb) * u128::from(CLOSE_VBYTES * 3 / 2);
+        let thousandths = u128::from(self.close_feerate_sat_per_kvb) * u128::from(CLOSE_VBYTES * 3 / 2);
         u64::try_from(thousandths.div_ceil(1000)).unwrap_or(u64::MAX)
     }
 
@@ -156,24 +134,19 @@ impl ChannelTerms {
 
     /// The most that can be earned on this channel, close reserve taken off, satoshi.
     pub fn max_earned_sat(&self) -> u64 {
-        self.max_total_sat()
-            .saturating_sub(self.close_reserve_sat())
+        self.max_total_sat().saturating_sub(self.close_reserve_sat())
     }
 
     /// Below this total nothing can be claimed on chain at the agreed fee rate: fee + the smallest P2WPKH output. To be named to
     /// the user before the lease.
     pub fn claimable_from_sat(&self) -> u64 {
         let fee = u128::from(self.close_feerate_sat_per_kvb) * u128::from(CLOSE_VBYTES);
-        u64::try_from(fee.div_ceil(1000))
-            .unwrap_or(u64::MAX)
-            .saturating_add(PUBLISHER_KEEPS_SAT)
+        u64::try_from(fee.div_ceil(1000)).unwrap_or(u64::MAX).saturating_add(PUBLISHER_KEEPS_SAT)
     }
 
     /// The smallest capacity with which such a channel makes sense, satoshi.
     pub fn least_capacity_sat(&self) -> u64 {
-        self.close_reserve_sat()
-            .max(self.claimable_from_sat())
-            .saturating_add(PUBLISHER_KEEPS_SAT)
+        self.close_reserve_sat().max(self.claimable_from_sat()).saturating_add(PUBLISHER_KEEPS_SAT)
     }
 
     /// The total to pay so that the node has earned `earned_sat`: adds the close reserve.
@@ -205,10 +178,7 @@ impl ChannelTerms {
     pub fn outpoint_in(&self, funding: &Transaction) -> Option<OutPoint> {
         let wanted = self.funding_output();
         let at = funding.output.iter().position(|output| *output == wanted)?;
-        Some(OutPoint {
-            txid: funding.compute_txid(),
-            vout: u32::try_from(at).ok()?,
-        })
+        Some(OutPoint { txid: funding.compute_txid(), vout: u32::try_from(at).ok()? })
     }
 
     /// Checks that output `vout` of `funding` is this channel's coin, and returns it.
@@ -217,26 +187,17 @@ impl ChannelTerms {
     /// What differs: script or amount.
     pub fn check_funding(&self, funding: &Transaction, vout: u32) -> Result<OutPoint, RamaError> {
         let txid = funding.compute_txid();
-        let output = usize::try_from(vout)
-            .ok()
-            .and_then(|at| funding.output.get(at));
+        let output = usize::try_from(vout).ok().and_then(|at| funding.output.get(at));
         match output {
             Some(output) if output.script_pubkey == self.script_pubkey() => {
                 let funded_sat = output.value.to_sat();
                 if funded_sat != self.capacity_sat {
                     let capacity_sat = self.capacity_sat;
-                    return Err(RamaError::WrongAmount {
-                        funded_sat,
-                        capacity_sat,
-                    });
+                    return Err(RamaError::WrongAmount { funded_sat, capacity_sat });
                 }
                 Ok(OutPoint { txid, vout })
             }
-            _ => Err(RamaError::NotThisChannel {
-                txid,
-                vout,
-                outputs: funding.output.len(),
-            }),
+            _ => Err(RamaError::NotThisChannel { txid, vout, outputs: funding.output.len() }),
         }
     }
 }
@@ -250,10 +211,7 @@ pub fn refund_height_for(lease_end_height: u32) -> u32 {
 pub(crate) fn check_key(named: &PublicKey, secret: &SecretKey) -> Result<(), RamaError> {
     let at_hand = secret.public_key(SECP256K1);
     if at_hand != *named {
-        return Err(RamaError::NotOurKey {
-            named: named.to_string(),
-            at_hand: at_hand.to_string(),
-        });
+        return Err(RamaError::NotOurKey { named: named.to_string(), at_hand: at_hand.to_string() });
     }
     Ok(())
 }
