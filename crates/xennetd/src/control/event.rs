@@ -1,11 +1,10 @@
 //! What a daemon tells while it works.
 
 use serde::{Deserialize, Serialize};
-use xennet_lease::Stage;
 use xennet_meter::Figures;
 use xennet_task::{AnnouncementHash, LeaseId, Msat, Rates};
 
-use super::view::{MiningView, TaskState};
+use super::view::{LeaseStage, MiningView, TaskState};
 
 /// Something happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,8 +54,9 @@ pub enum What {
         /// Its task.
         task: AnnouncementHash,
         /// The stage.
-        #[serde(flatten)]
-        stage: Stage,
+        stage: LeaseStage,
+        /// Words for people: reasons, a txid.
+        note: String,
     },
     /// A lease's tunnel came up or went down.
     Tunnel {
@@ -105,6 +105,15 @@ pub enum What {
         /// What is owed so far by this side's meter.
         owed: Msat,
     },
+    /// A lease is settled on chain.
+    Settled {
+        /// The lease.
+        lease: LeaseId,
+        /// The total paid over the channel, satoshi.
+        paid_sat: u64,
+        /// The transaction.
+        txid: String,
+    },
     /// The chain has a new tip.
     Tip {
         /// Its height.
@@ -131,7 +140,8 @@ impl What {
             | What::Boot { lease, .. }
             | What::Benchmark { lease, .. }
             | What::Proposal { lease, .. }
-            | What::Paid { lease, .. } => Some(*lease),
+            | What::Paid { lease, .. }
+            | What::Settled { lease, .. } => Some(*lease),
             _ => None,
         }
     }

@@ -18,7 +18,7 @@ pub use client::{Client, ClientError, Events, Pipe};
 pub use command::{Command, Failure, FailureKind, Reply};
 pub use event::{Event, What};
 pub use server::{PipeStream, Request, ServeError, Server, serve};
-pub use view::{AddressView, BalanceView, IdentityView, LeaseView, LedgerPage, MiningView, StatusView, TaskState, TaskView, stage_name};
+pub use view::{AddressView, BalanceView, IdentityView, LeaseStage, LeaseView, LedgerPage, MiningView, StatusView, TaskState, TaskView};
 
 use std::path::{Path, PathBuf};
 

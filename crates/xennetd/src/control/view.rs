@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use xennet_identity::Role;
-use xennet_lease::{LedgerEntry, Stage, Totals};
+use xennet_lease::{LedgerEntry, Totals};
 use xennet_meter::Figures;
 use xennet_task::{AnnouncementHash, Compute, LeaseId, PayoutInterval, Rates, TaskId};
 
@@ -180,6 +180,62 @@ pub struct TaskView {
     pub refusals: Vec<String>,
 }
 
+/// How far a lease is, as people see it: the row of the design's picture from accepted to settled, and the ways out of it.
+/// Derived from the lease's own stage, its tunnel and its machine; nothing decides by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseStage {
+    /// The node has accepted the task.
+    Accepted,
+    /// The node's SSH connection stands; the machine boots.
+    Connected,
+    /// The machine answers; the publisher measures it.
+    Measuring,
+    /// The proposal is with the node.
+    Proposed,
+    /// The node agreed; the channel is being funded.
+    Agreed,
+    /// In use, metered and paid.
+    Live,
+    /// Live, but the tunnel is down; the node is reconnecting.
+    Interrupted,
+    /// No more is served; the last payment is on its way to the chain.
+    Closing,
+    /// Settled on chain.
+    Settled,
+    /// The publisher took back what was not paid, after the channel's expiry.
+    Refunded,
+    /// One side refused; `reasons` says why.
+    Refused,
+    /// Over before anything was locked on chain; `reasons` says why.
+    Ended,
+}
+
+impl LeaseStage {
+    /// Nothing more will happen.
+    pub fn is_over(self) -> bool {
+        matches!(self, LeaseStage::Settled | LeaseStage::Refunded | LeaseStage::Refused | LeaseStage::Ended)
+    }
+
+    /// The word that JSON and tables show.
+    pub fn name(self) -> &'static str {
+        match self {
+            LeaseStage::Accepted => "accepted",
+            LeaseStage::Connected => "connected",
+            LeaseStage::Measuring => "measuring",
+            LeaseStage::Proposed => "proposed",
+            LeaseStage::Agreed => "agreed",
+            LeaseStage::Live => "live",
+            LeaseStage::Interrupted => "interrupted",
+            LeaseStage::Closing => "closing",
+            LeaseStage::Settled => "settled",
+            LeaseStage::Refunded => "refunded",
+            LeaseStage::Refused => "refused",
+            LeaseStage::Ended => "ended",
+        }
+    }
+}
+
 /// A lease.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LeaseView {
@@ -187,9 +243,8 @@ pub struct LeaseView {
     pub lease: LeaseId,
     /// Which end this daemon is.
     pub side: Role,
-    /// How far it has come; how it ended, if it has.
-    #[serde(flatten)]
-    pub stage: Stage,
+    /// How far it has come.
+    pub stage: LeaseStage,
     /// Unix milliseconds when it entered this stage.
     pub stage_since_ms: u64,
     /// Unix milliseconds when the node took the task.
@@ -232,21 +287,8 @@ pub struct LeaseView {
     pub guest_host_key: Option<String>,
     /// Whether a job has taken it for itself (see [`Command::Rent`](super::Command::Rent)).
     pub rented: bool,
-}
-
-/// The word for a stage, as JSON and tables show it.
-pub fn stage_name(stage: &Stage) -> &'static str {
-    match stage {
-        Stage::Accepted => "accepted",
-        Stage::Connected => "connected",
-        Stage::Measuring => "measuring",
-        Stage::Proposed => "proposed",
-        Stage::Agreed => "agreed",
-        Stage::Live => "live",
-        Stage::Closing { .. } => "closing",
-        Stage::Settled { .. } => "settled",
-        Stage::Ended { .. } => "ended",
-    }
+    /// Why it was refused, closed or ended, each with the numbers and the nearest fix.
+    pub reasons: Vec<String>,
 }
 
 /// A page of a ledger.
