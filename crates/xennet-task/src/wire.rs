@@ -34,7 +34,7 @@ pub enum DecodeError {
         field: &'static str,
     },
     /// Bytes follow the last field.
-    #[error("{found} bytes follow the last field, but nothing may")]
+    #[error("bytes left over after the last field: {found}; there must be none")]
     Trailing {
         /// How many.
         found: usize,
@@ -59,7 +59,7 @@ pub enum DecodeError {
         found: u8,
     },
     /// A number with needless bytes, or beyond 64 bits.
-    #[error("the number {field} is not written in the fewest bytes, or is longer than 64 bits")]
+    #[error("{field} is not written in the fewest bytes, or is longer than 64 bits")]
     Number {
         /// The field.
         field: &'static str,
