@@ -11,6 +11,8 @@ use xennet_task::{Proposal, Rates, Usage};
 use crate::lease::clip;
 use crate::{Account, Action, CloseReason, EndReason, Ending, Input, Lease, LedgerKind, Message, Purse, Side, Stage};
 
+/// How far the node's tip may be ahead of the publisher's when it considers the proposal, blocks.
+const TIPS_APART_BLOCKS: u32 = 6;
 /// How long a proposal stands, seconds.
 const PROPOSAL_VALID_S: u64 = 120;
 /// How long the overlay has to carry a proposal before the tunnel carries it too, milliseconds.
@@ -204,7 +206,7 @@ impl Lease {
         let Side::Publisher(side) = &self.side else { return };
         let longest = self.task.lease.max.as_secs();
         let lease_s = side.lease_s.clamp(self.task.lease.min.as_secs(), longest);
-        let lease_end_height = self.height_after(lease_s, side.block_s);
+        let lease_end_height = self.height_after(lease_s, side.block_s).saturating_add(TIPS_APART_BLOCKS);
         let channel_key = side.channel_secret.0.public_key(secp256k1::SECP256K1).serialize();
         let proposal = Proposal {
             task: self.task_hash,

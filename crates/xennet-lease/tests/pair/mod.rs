@@ -1,0 +1,433 @@
+//! Both sides of a lease, a wire between them, a clock and a chain, all simulated and all repeatable.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bitcoin::absolute::LockTime;
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
+use secp256k1::{Keypair, SecretKey};
+use xennet_identity::{Anchor, Identity, Role};
+use xennet_lease::{Action, Input, Lease, LedgerEntry, Machine, NodeSide, PublisherSide, Secret, Side, Stage};
+use xennet_meter::{Figures, interval_price, owed};
+use xennet_task::{
+    Acceptance, AnnouncementHash, Compute, LeaseRange, PayoutInterval, Proposal, Rates, Requirements, Storage, Task, TaskId, Usage,
+};
+
+pub const TICK_MS: u64 = 200;
+const LATENCY_MS: u64 = 20;
+const BLOCK_MS: u64 = 5_000;
+pub const CORE_MHZ: u32 = 300;
+
+/// Who acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    Publisher,
+    Node,
+}
+
+/// One side: the lease in memory, what is on disk, and what it left behind.
+pub struct Party {
+    pub lease: Lease,
+    disk: String,
+    pub ledger: Vec<LedgerEntry>,
+    pub alive: bool,
+}
+
+/// What is on its way, and when it arrives.
+struct Coming {
+    at_ms: u64,
+    to: Who,
+    /// Lost when the tunnel is cut.
+    in_tunnel: bool,
+    input: Input,
+}
+
+pub struct Pair {
+    pub now_ms: u64,
+    pub publisher: Party,
+    pub node: Party,
+    coming: VecDeque<Coming>,
+    pub tunnel_up: bool,
+    dialing: bool,
+    /// The node may reach the publisher.
+    pub reachable: bool,
+    /// The overlay carries proposals.
+    pub overlay: bool,
+    pub machine_runs: bool,
+    paused: bool,
+    pub height: u32,
+    next_block_ms: u64,
+    pub mempool: Vec<Transaction>,
+    pub chain: Vec<(Transaction, u32)>,
+    /// Milliseconds the guest really was at the publisher's disposal while the lease was live.
+    pub served_ms: u64,
+    pub figures: Figures,
+}
+
+pub fn figures() -> Figures {
+    Figures {
+        cores: 1,
+        core_mhz: CORE_MHZ,
+        memory_mib: 256,
+        memory_mb_s: 1_000,
+        disk_mib: 256,
+        disk_write_mb_s: 100,
+        disk_read_mb_s: 100,
+        down_kbit_s: 100_000,
+        up_kbit_s: 100_000,
+        took_ms: 5_000,
+    }
+}
+
+pub fn task(payout: PayoutInterval) -> Task {
+    Task {
+        id: TaskId([1; 8]),
+        publisher: identity(Role::Publisher, 1),
+        ssh_host_key: [2; 32],
+        address: ([127, 0, 0, 1], 28_722).into(),
+        requirements: Requirements {
+            operating_systems: vec!["thin".into()],
+            memory_per_core_mib: 256,
+            storage: Storage { size_mib: 256, mb_s: 0 },
+            ..Requirements::default()
+        },
+        machines: 1,
+        lease: LeaseRange { min: Duration::from_secs(10), max: Duration::from_secs(120) },
+        payout,
+        rates: Rates {
+            cpu_msat_per_ghz_hour: 40_000_000_000,
+            memory_msat_per_gib_hour: 1_000_000_000,
+            disk_msat_per_gib_hour: 10_000_000,
+            persistent_msat_per_gib_hour: 0,
+            traffic_msat_per_gb: 10_000_000,
+        },
+        proposal_within: Duration::from_secs(60),
+        acceptance_work_bits: 0,
+        expires_at: 4_000_000_000,
+        info: String::new(),
+    }
+}
+
+fn identity(role: Role, seed: u8) -> Identity {
+    let pair = Keypair::from_seckey_slice(secp256k1::SECP256K1, &[seed; 32]).unwrap();
+    Identity { role, key: pair.public_key(), anchor: Anchor { height: 1, hash: [9; 32] }, nonce: 0 }
+}
+
+impl Pair {
+    pub fn new(payout: PayoutInterval) -> Self {
+        let task = task(payout);
+        let task_hash = AnnouncementHash([3; 32]);
+        let acceptance_hash = AnnouncementHash([4; 32]);
+        let acceptance = Acceptance {
+            task: task_hash,
+            node: identity(Role::Node, 2),
+            ssh_key: [5; 32],
+            operating_system: "thin".into(),
+            compute: Compute { cores: 1, mhz: 0 },
+            memory_mib: 256,
+            disk_mib: 256,
+            persistent_mib: 0,
+            proposal_work_bits: 0,
+            expires_at: 4_000_000_000,
+        };
+        let secret = |byte| Secret(SecretKey::from_slice(&[byte; 32]).unwrap());
+        let publisher = Side::Publisher(PublisherSide {
+            channel_secret: secret(11),
+            budget_sat: 10_000_000,
+            lease_s: 120,
+            block_s: BLOCK_MS / 1000,
+            announcement: None,
+            paused: false,
+            unacknowledged: false,
+            refund: None,
+        });
+        let node = Side::Node(NodeSide {
+            channel_secret: secret(12),
+            policy: xennet_market::NodePolicy { max_exposure_msat: u64::MAX, ..xennet_market::NodePolicy::default() },
+            own_figures: figures(),
+            close_feerate_sat_per_kvb: 2_000,
+            patience_ms: 30_000,
+            block_s: BLOCK_MS / 1000,
+            paused_since_ms: None,
+            settling: None,
+            settling_feerate_sat_per_kvb: 0,
+            asked_destination: false,
+        });
+        let now_ms = 1_800_000_000_000;
+        let party = |side| {
+            let lease = Lease::new(task.clone(), task_hash, acceptance.clone(), acceptance_hash, side, 120, now_ms);
+            Party { disk: serde_json::to_string(&lease).unwrap(), lease, ledger: Vec::new(), alive: true }
+        };
+        let mut pair = Self {
+            now_ms,
+            publisher: party(publisher),
+            node: party(node),
+            coming: VecDeque::new(),
+            tunnel_up: false,
+            dialing: false,
+            reachable: true,
+            overlay: true,
+            machine_runs: false,
+            paused: false,
+            height: 120,
+            next_block_ms: now_ms + BLOCK_MS,
+            mempool: Vec::new(),
+            chain: Vec::new(),
+            served_ms: 0,
+            figures: figures(),
+        };
+        pair.feed(Who::Publisher, Input::Start);
+        pair.feed(Who::Node, Input::Start);
+        pair
+    }
+
+    pub fn party(&mut self, who: Who) -> &mut Party {
+        match who {
+            Who::Publisher => &mut self.publisher,
+            Who::Node => &mut self.node,
+        }
+    }
+
+    /// Gives one side an input, puts the lease on disk, then carries out what it decided.
+    pub fn feed(&mut self, who: Who, input: Input) {
+        let now_ms = self.now_ms;
+        let party = self.party(who);
+        if !party.alive {
+            return;
+        }
+        let before = party.lease.revision;
+        let actions = party.lease.handle(now_ms, input);
+        if party.lease.revision != before {
+            party.disk = serde_json::to_string(&party.lease).unwrap();
+        }
+        for action in actions {
+            self.carry_out(who, action);
+        }
+    }
+
+    fn later(&mut self, ms: u64, to: Who, in_tunnel: bool, input: Input) {
+        self.coming.push_back(Coming { at_ms: self.now_ms + ms, to, in_tunnel, input });
+    }
+
+    fn carry_out(&mut self, who: Who, action: Action) {
+        let other = if who == Who::Publisher { Who::Node } else { Who::Publisher };
+        match action {
+            Action::Send(message) if self.tunnel_up => {
+                let bytes = message.encode();
+                let message = xennet_lease::Message::decode(&bytes).unwrap();
+                self.later(LATENCY_MS, other, true, Input::Heard(message));
+            }
+            Action::Send(_) | Action::Watch(_) => {}
+            Action::Dial => self.dialing = true,
+            Action::Boot => {
+                let machine = Machine {
+                    operating_system: "thin".into(),
+                    cores: 1,
+                    memory_mib: 256,
+                    disk_mib: 256,
+                    persistent_mib: 0,
+                    accelerator: "tcg".into(),
+                    boot_ms: 1_000,
+                };
+                self.later(1_000, Who::Node, false, Input::MachineReady(machine));
+                self.machine_runs = true;
+            }
+            Action::Pause => self.paused = true,
+            Action::Resume => self.paused = false,
+            Action::StopMachine => self.machine_runs = false,
+            Action::HangUp(_) => {
+                self.dialing = false;
+                // The last words arrive before the cut.
+                self.deliver_until(self.now_ms + LATENCY_MS);
+                self.cut();
+            }
+            Action::Measure => {
+                let figures = self.figures;
+                self.later(2_000, Who::Publisher, true, Input::Measured(figures));
+            }
+            Action::SpreadProposal(proposal) => {
+                self.later(10, Who::Publisher, false, Input::ProposalSpread(vec![0]));
+                if self.overlay {
+                    self.propose(*proposal);
+                }
+            }
+            Action::Fund { script, sat } => {
+                let transaction = funding(script, sat);
+                self.later(30, Who::Publisher, false, Input::FundingBuilt { transaction, vout: 0 });
+            }
+            Action::Broadcast(transaction) => self.broadcast(transaction),
+            Action::AskDestination => {
+                let to = ScriptBuf::from_hex("0014aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
+                self.later(10, who, false, Input::Destination { to, feerate_sat_per_kvb: 1_000 });
+            }
+            Action::Record(entry) => self.party(who).ledger.push(entry),
+        }
+    }
+
+    pub fn propose(&mut self, proposal: Proposal) {
+        self.later(LATENCY_MS, Who::Node, false, Input::Proposal(proposal));
+    }
+
+    fn broadcast(&mut self, transaction: Transaction) {
+        let txid = transaction.compute_txid();
+        let known = |other: &Transaction| other.compute_txid() == txid;
+        if self.chain.iter().any(|(other, _)| known(other)) || self.mempool.iter().any(known) {
+            return;
+        }
+        let spent = |other: &Transaction| {
+            other.input.iter().any(|input| transaction.input.iter().any(|own| own.previous_output == input.previous_output))
+        };
+        if self.chain.iter().any(|(other, _)| spent(other)) {
+            return;
+        }
+        if transaction.lock_time.to_consensus_u32() > self.height {
+            return;
+        }
+        self.mempool.retain(|other| !spent(other));
+        self.mempool.push(transaction.clone());
+        for who in [Who::Publisher, Who::Node] {
+            self.later(LATENCY_MS, who, false, Input::Seen { transaction: transaction.clone(), height: None });
+        }
+    }
+
+    pub fn cut(&mut self) {
+        self.coming.retain(|coming| !coming.in_tunnel);
+        if !self.tunnel_up {
+            return;
+        }
+        self.tunnel_up = false;
+        self.feed(Who::Publisher, Input::LinkDown);
+        self.feed(Who::Node, Input::LinkDown);
+    }
+
+    /// Ends a side's process; its memory is gone, its disk stays.
+    pub fn kill(&mut self, who: Who) {
+        self.party(who).alive = false;
+        self.coming.retain(|coming| coming.to != who);
+        self.cut();
+        if who == Who::Node {
+            self.dialing = false;
+        }
+    }
+
+    pub fn restart(&mut self, who: Who) {
+        let party = self.party(who);
+        if party.alive {
+            return;
+        }
+        party.lease = serde_json::from_str(&party.disk).unwrap();
+        party.alive = true;
+        self.feed(who, Input::Start);
+        let height = self.height;
+        self.feed(who, Input::Tip(height));
+        for (transaction, height) in self.chain.clone() {
+            self.feed(who, Input::Seen { transaction, height: Some(height) });
+        }
+    }
+
+    fn deliver_until(&mut self, until_ms: u64) {
+        loop {
+            let next = self.coming.iter().enumerate().filter(|(_, c)| c.at_ms <= until_ms).min_by_key(|(i, c)| (c.at_ms, *i));
+            let Some((index, _)) = next else { return };
+            let Some(coming) = self.coming.remove(index) else { return };
+            self.feed(coming.to, coming.input);
+        }
+    }
+
+    pub fn mine(&mut self) {
+        self.height += 1;
+        let height = self.height;
+        let mined = std::mem::take(&mut self.mempool);
+        for transaction in mined {
+            self.chain.push((transaction.clone(), height));
+            for who in [Who::Publisher, Who::Node] {
+                self.feed(who, Input::Seen { transaction: transaction.clone(), height: Some(height) });
+            }
+        }
+        for who in [Who::Publisher, Who::Node] {
+            self.feed(who, Input::Tip(height));
+        }
+    }
+
+    /// Lets one tick pass.
+    pub fn step(&mut self) {
+        self.now_ms += TICK_MS;
+        let live = |lease: &Lease| lease.stage == Stage::Live;
+        let at_disposal = self.machine_runs && !self.paused && self.tunnel_up && self.node.alive && self.publisher.alive;
+        if at_disposal && live(&self.publisher.lease) && live(&self.node.lease) {
+            self.served_ms += TICK_MS;
+        }
+        self.deliver_until(self.now_ms);
+        if self.dialing && self.reachable && !self.tunnel_up && self.publisher.alive && self.node.alive && !self.publisher.lease.is_over() {
+            self.tunnel_up = true;
+            self.feed(Who::Publisher, Input::LinkUp);
+            self.feed(Who::Node, Input::LinkUp);
+        }
+        if self.now_ms >= self.next_block_ms {
+            self.next_block_ms += BLOCK_MS;
+            self.mine();
+        }
+        self.feed(Who::Publisher, Input::Tick);
+        self.feed(Who::Node, Input::Tick);
+    }
+
+    /// Steps until the condition holds, at most so many seconds.
+    pub fn until(&mut self, seconds: u64, condition: impl Fn(&Pair) -> bool) -> bool {
+        for _ in 0..seconds * 1000 / TICK_MS {
+            if condition(self) {
+                return true;
+            }
+            self.step();
+        }
+        condition(self)
+    }
+
+    pub fn both_over(&self) -> bool {
+        self.publisher.lease.is_over() && self.node.lease.is_over()
+    }
+
+    pub fn both_live(&self) -> bool {
+        self.publisher.lease.stage == Stage::Live && self.node.lease.stage == Stage::Live
+    }
+
+    /// What the guest's time really was worth, thousandths of a satoshi.
+    pub fn worth_msat(&self) -> u64 {
+        let proposal = self.publisher.lease.proposal.unwrap();
+        let size = self.publisher.lease.size();
+        let ms = self.served_ms;
+        let usage = Usage {
+            core_ms: ms * u64::from(size.cores),
+            memory_mib_ms: ms * u64::from(size.memory_mib),
+            disk_mib_ms: ms * u64::from(size.disk_mib),
+            persistent_mib_ms: 0,
+            traffic_bytes: 0,
+        };
+        owed(&proposal.rates, proposal.core_mhz, &usage).unwrap().0
+    }
+
+    /// What the node was paid for use, as the chain has it: the total less the close reserve, thousandths of a satoshi.
+    pub fn paid_msat(&self) -> u64 {
+        let Some(account) = &self.publisher.lease.account else { return 0 };
+        let Some(outpoint) = account.outpoint else { return 0 };
+        let ending = self.chain.iter().find_map(|(transaction, _)| account.terms.spend_in(outpoint, transaction));
+        match ending {
+            Some(xennet_rama::Spend::Close { total_sat, .. }) => account.terms.earned_of(total_sat) * 1000,
+            _ => 0,
+        }
+    }
+
+    pub fn interval_msat(&self) -> u64 {
+        let proposal = self.publisher.lease.proposal.unwrap();
+        let interval = proposal.payout.interval();
+        interval_price(&proposal.rates, &self.publisher.lease.size(), proposal.core_mhz, interval).0
+    }
+}
+
+/// A transaction that funds a channel.
+fn funding(script: ScriptBuf, sat: u64) -> Transaction {
+    let coin = OutPoint { txid: Txid::from_raw_hash(bitcoin::hashes::Hash::all_zeros()), vout: 7 };
+    let input = TxIn { previous_output: coin, script_sig: ScriptBuf::new(), sequence: Sequence::MAX, witness: Witness::new() };
+    let output = TxOut { value: Amount::from_sat(sat), script_pubkey: script };
+    Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![input], output: vec![output] }
+}

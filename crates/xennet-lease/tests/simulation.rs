@@ -1,0 +1,224 @@
+//! The whole way of a lease, both sides against each other.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod pair;
+
+use std::time::Duration;
+
+use pair::{Pair, Who, figures};
+use xennet_lease::{CloseReason, EndReason, Input, LedgerKind, Message, Stage};
+use xennet_rama::Spend;
+use xennet_task::PayoutInterval;
+
+const INTERVAL: Duration = Duration::from_secs(2);
+
+fn arrears() -> Pair {
+    Pair::new(PayoutInterval::InArrears(INTERVAL))
+}
+
+fn live(mut pair: Pair) -> Pair {
+    assert!(pair.until(60, Pair::both_live), "{:?} {:?}", pair.publisher.lease.stage, pair.node.lease.stage);
+    pair
+}
+
+/// M2, for whatever happened: nobody lost more than an interval (and the satoshi that a total is rounded to).
+fn assert_bounded(pair: &Pair, prepaid_msat: u64) {
+    let (worth, paid, interval) = (pair.worth_msat(), pair.paid_msat(), pair.interval_msat());
+    assert!(worth <= paid + interval + 1000, "the node lost {} msat, an interval is {interval} msat", worth - paid);
+    assert!(paid <= worth + interval + prepaid_msat + 1000, "the publisher lost {} msat, an interval is {interval} msat", paid - worth);
+}
+
+#[test]
+fn a_lease_goes_from_accepted_to_settled_and_both_ledgers_agree() {
+    let mut pair = live(arrears());
+    assert!(pair.until(50, |pair| pair.node.lease.account.as_ref().unwrap().payments >= 25));
+    pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
+    assert!(pair.until(60, Pair::both_over));
+    let (a, b) = (&pair.publisher.lease, &pair.node.lease);
+    assert_eq!(a.stage, b.stage);
+    assert!(matches!(a.stage, Stage::Settled { spend: Spend::Close { .. }, .. }), "{:?}", a.stage);
+    let total = |lease: &xennet_lease::Lease| lease.account.as_ref().unwrap().total_sat();
+    assert_eq!(total(a), total(b));
+    let last = |ledger: &[xennet_lease::LedgerEntry]| ledger.iter().rfind(|e| e.kind == LedgerKind::Settled).cloned().unwrap();
+    let (a, b) = (last(&pair.publisher.ledger), last(&pair.node.ledger));
+    assert_eq!((a.paid_sat, a.fee_sat, a.txid), (b.paid_sat, b.fee_sat, b.txid));
+    assert_bounded(&pair, 0);
+}
+
+#[test]
+fn paid_in_advance_the_publisher_loses_at_most_the_interval_it_agreed_to_prepay() {
+    let mut pair = live(Pair::new(PayoutInterval::InAdvance(INTERVAL)));
+    pair.until(30, |_| false);
+    pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
+    assert!(pair.until(60, Pair::both_over));
+    assert!(pair.paid_msat() >= pair.worth_msat(), "the node is ahead");
+    assert_bounded(&pair, pair.interval_msat());
+}
+
+#[test]
+fn a_cut_tunnel_comes_back_and_nobody_pays_for_the_time_in_between() {
+    let mut pair = live(arrears());
+    pair.until(10, |_| false);
+    pair.reachable = false;
+    pair.cut();
+    pair.until(15, |_| false);
+    assert_eq!(pair.node.lease.stage, Stage::Live);
+    pair.reachable = true;
+    assert!(pair.until(5, |pair| pair.tunnel_up));
+    pair.until(20, |_| false);
+    pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
+    assert!(pair.until(60, Pair::both_over));
+    assert_bounded(&pair, 0);
+}
+
+#[test]
+fn a_node_whose_publisher_is_gone_settles_alone() {
+    let mut pair = live(arrears());
+    pair.until(20, |_| false);
+    pair.kill(Who::Publisher);
+    assert!(pair.until(90, |pair| pair.node.lease.is_over()));
+    assert!(matches!(pair.node.lease.stage, Stage::Settled { spend: Spend::Close { .. }, .. }));
+    assert_bounded(&pair, 0);
+    pair.restart(Who::Publisher);
+    assert!(pair.until(30, Pair::both_over), "{:?}", pair.publisher.lease.stage);
+}
+
+#[test]
+fn a_publisher_whose_node_is_gone_takes_everything_back_after_the_refund_height() {
+    let mut pair = live(arrears());
+    pair.until(4, |_| false);
+    pair.kill(Who::Node);
+    pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
+    let refund_height = pair.publisher.lease.account.as_ref().unwrap().terms.refund_height;
+    while pair.height + 1 < refund_height {
+        pair.mine();
+    }
+    assert!(!pair.publisher.lease.is_over(), "nothing comes back before its height");
+    pair.mine();
+    assert!(pair.until(60, |pair| pair.publisher.lease.is_over()));
+    assert!(matches!(pair.publisher.lease.stage, Stage::Settled { spend: Spend::Refund { .. }, .. }));
+}
+
+#[test]
+fn a_node_that_is_not_paid_lets_the_guest_stand_still_and_then_settles() {
+    let mut pair = live(arrears());
+    pair.until(20, |_| false);
+    // A publisher that uses the machine and does not pay: the tunnel stands, its process does nothing.
+    pair.publisher.alive = false;
+    assert!(pair.until(10, |pair| pair.node.ledger.iter().any(|e| e.kind == LedgerKind::Withheld)));
+    assert!(pair.until(90, |pair| pair.node.lease.is_over()));
+    let unpaid = pair.node.lease.totals().unwrap().owed_msat.0.saturating_sub(pair.paid_msat());
+    assert!(unpaid <= pair.interval_msat() + 1000, "{unpaid} msat unpaid, an interval is {}", pair.interval_msat());
+}
+
+#[test]
+fn a_proposal_that_the_overlay_loses_goes_through_the_tunnel() {
+    let mut pair = arrears();
+    pair.overlay = false;
+    assert!(pair.until(30, |pair| pair.publisher.lease.stage == Stage::Proposed));
+    let said = pair.publisher.lease.proposal.unwrap();
+    pair.until(4, |_| false);
+    pair.propose(said);
+    live(pair);
+}
+
+#[test]
+fn a_proposal_that_comes_too_late_closes_the_tunnel() {
+    let mut pair = arrears();
+    pair.overlay = false;
+    assert!(pair.until(90, Pair::both_over));
+    assert!(matches!(pair.node.lease.stage, Stage::Ended { reason: EndReason::TooLate { .. } | EndReason::HungUp(_) }));
+    assert!(!pair.tunnel_up && !pair.machine_runs);
+}
+
+#[test]
+fn a_machine_slower_than_asked_for_is_refused_with_reasons() {
+    let mut pair = arrears();
+    let mut slow = figures();
+    slow.memory_mib = 16;
+    pair.figures = slow;
+    assert!(pair.until(60, Pair::both_over));
+    let Stage::Ended { reason: EndReason::MachineRefused(reasons) } = &pair.publisher.lease.stage else {
+        panic!("{:?}", pair.publisher.lease.stage)
+    };
+    assert!(!reasons.is_empty());
+    assert!(matches!(pair.node.lease.stage, Stage::Ended { reason: EndReason::HungUp(_) }));
+    assert!(pair.chain.is_empty() && pair.mempool.is_empty(), "nothing was locked");
+}
+
+#[test]
+fn a_proposal_below_the_nodes_floor_is_refused_and_says_why() {
+    let mut pair = arrears();
+    if let xennet_lease::Side::Node(side) = &mut pair.node.lease.side {
+        side.policy.floor.cpu_msat_per_ghz_hour = u64::MAX / 1000;
+    }
+    assert!(pair.until(60, Pair::both_over));
+    assert!(matches!(pair.publisher.lease.stage, Stage::Ended { reason: EndReason::ProposalRefused(_) }));
+}
+
+#[test]
+fn a_forged_payment_ends_the_lease_and_what_was_paid_is_settled() {
+    let mut pair = live(arrears());
+    pair.until(10, |_| false);
+    let total_sat = pair.node.lease.account.as_ref().unwrap().total_sat() + 1;
+    let update = xennet_rama::Update { total_sat, signature: [1; 64] };
+    let usage = Default::default();
+    pair.feed(Who::Node, Input::Heard(Message::Pay { number: 99, usage, update }));
+    assert!(matches!(pair.node.lease.stage, Stage::Closing { reason: CloseReason::Protocol }));
+    assert!(pair.until(60, Pair::both_over));
+    assert_bounded(&pair, 0);
+}
+
+#[test]
+fn a_settlement_that_the_chain_takes_back_is_broadcast_again() {
+    let mut pair = live(arrears());
+    pair.until(20, |_| false);
+    pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
+    assert!(pair.until(60, Pair::both_over));
+    let (close, _) = pair.chain.pop().unwrap();
+    for who in [Who::Publisher, Who::Node] {
+        pair.feed(who, Input::Gone(close.compute_txid()));
+    }
+    assert!(!pair.both_over());
+    assert!(pair.until(60, Pair::both_over));
+}
+
+/// M1 and M2 under fire: either process dies, or the tunnel is cut, at any moment, again and again.
+#[test]
+fn whatever_dies_and_whenever_nobody_loses_more_than_an_interval() {
+    for seed in 0..300_u64 {
+        let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut roll = |sides: u64| {
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            dice % sides
+        };
+        let payout = if roll(2) == 0 { PayoutInterval::InArrears(INTERVAL) } else { PayoutInterval::InAdvance(INTERVAL) };
+        let mut pair = Pair::new(payout);
+        let mut blows = 1 + roll(3);
+        for _ in 0..1_200 {
+            pair.step();
+            if blows > 0 && roll(80) == 0 {
+                blows -= 1;
+                match roll(3) {
+                    0 => pair.kill(Who::Publisher),
+                    1 => pair.kill(Who::Node),
+                    _ => pair.cut(),
+                }
+                for _ in 0..roll(20) {
+                    pair.step();
+                }
+                pair.restart(Who::Publisher);
+                pair.restart(Who::Node);
+            }
+            let known = |lease: &xennet_lease::Lease| lease.account.as_ref().map_or(0, xennet_lease::Account::total_sat);
+            assert!(known(&pair.node.lease) <= known(&pair.publisher.lease), "seed {seed}: the node holds what was never signed");
+        }
+        assert!(pair.until(600, Pair::both_over), "seed {seed}: {:?} {:?}", pair.publisher.lease.stage, pair.node.lease.stage);
+        if pair.publisher.lease.proposal.is_some() {
+            let prepaid = if matches!(payout, PayoutInterval::InAdvance(_)) { pair.interval_msat() } else { 0 };
+            assert_bounded(&pair, prepaid);
+        }
+    }
+}
