@@ -80,7 +80,7 @@ impl Default for NodePolicy {
                 persistent_msat_per_gib_hour: 4,
                 traffic_msat_per_gb: 1_000,
             },
-            min_task_work_bits: 8,
+            min_task_work_bits: 16,
             max_acceptance_work_bits: 28,
             max_interval: Duration::from_secs(3_600),
             max_exposure_msat: 1_000_000,

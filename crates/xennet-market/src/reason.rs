@@ -200,7 +200,7 @@ pub enum Reason {
     },
     /// The machine was measured to be less than what was accepted.
     #[error(
-        "{clause}: {measured} {} measured, {agreed} agreed, and {least} is the least taken; give the machine more, or agree on {measured} or less", clause.unit()
+        "{clause}: {measured} {} measured, {agreed} agreed, but {least} is the least taken; give the machine {least}, or agree on less", clause.unit()
     )]
     Measured {
         /// Which.

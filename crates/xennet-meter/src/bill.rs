@@ -34,9 +34,7 @@ pub enum MeterError {
         rate: u64,
     },
     /// The whole is more than an amount can be.
-    #[error(
-        "the bill comes to {msat} msat, but at most {most} msat can be owed; check the rates and the meter"
-    )]
+    #[error("the bill comes to {msat} msat, but at most {most} msat can be owed; check the rates and the meter")]
     Whole {
         /// The bill.
         msat: u128,
@@ -54,9 +52,7 @@ pub enum MeterError {
 pub fn owed(rates: &Rates, core_mhz: u32, usage: &Usage) -> Result<Msat, MeterError> {
     let msat = exact(rates, core_mhz, usage)? / COMMON;
     let most = u64::MAX;
-    u64::try_from(msat)
-        .map(Msat)
-        .map_err(|_| MeterError::Whole { msat, most })
+    u64::try_from(msat).map(Msat).map_err(|_| MeterError::Whole { msat, most })
 }
 
 /// [`owed`] in whole satoshi, rounded down: what a payment can carry. The rest stays owed.
@@ -79,14 +75,8 @@ pub fn interval_price(rates: &Rates, size: &Size, core_mhz: u32, interval: Durat
         persistent_mib_ms: used(size.persistent_mib),
         traffic_bytes: 0,
     };
-    let price = exact(rates, core_mhz, &usage)
-        .ok()
-        .map(|sum| sum.div_ceil(COMMON));
-    Msat(
-        price
-            .and_then(|msat| u64::try_from(msat).ok())
-            .unwrap_or(u64::MAX),
-    )
+    let price = exact(rates, core_mhz, &usage).ok().map(|sum| sum.div_ceil(COMMON));
+    Msat(price.and_then(|msat| u64::try_from(msat).ok()).unwrap_or(u64::MAX))
 }
 
 /// The bill in units of 1 / [`COMMON`] msat.
@@ -95,21 +85,13 @@ fn exact(rates: &Rates, core_mhz: u32, usage: &Usage) -> Result<u128, MeterError
         (Part::Cpu, rates.cpu_msat_per_ghz_hour, HOUR_MS * MHZ),
         (Part::Memory, rates.memory_msat_per_gib_hour, HOUR_MS * MIB),
         (Part::Disk, rates.disk_msat_per_gib_hour, HOUR_MS * MIB),
-        (
-            Part::Persistent,
-            rates.persistent_msat_per_gib_hour,
-            HOUR_MS * MIB,
-        ),
+        (Part::Persistent, rates.persistent_msat_per_gib_hour, HOUR_MS * MIB),
         (Part::Traffic, rates.traffic_msat_per_gb, BYTES),
     ];
     let mut sum = 0_u128;
     for (part, rate, divisor) in parts {
         let used = part.of(usage);
-        let clock = if part == Part::Cpu {
-            u128::from(core_mhz)
-        } else {
-            1
-        };
+        let clock = if part == Part::Cpu { u128::from(core_mhz) } else { 1 };
         sum = (u128::from(rate) * u128::from(used))
             .checked_mul(clock * (COMMON / divisor))
             .and_then(|price| sum.checked_add(price))

@@ -71,25 +71,12 @@ impl Tolerance {
 /// # Errors
 /// The first part that is not.
 pub fn compare(own: &Usage, theirs: &Usage, tolerance: &Tolerance) -> Result<(), Disagreement> {
-    for part in [
-        Part::Cpu,
-        Part::Memory,
-        Part::Disk,
-        Part::Persistent,
-        Part::Traffic,
-    ] {
+    for part in [Part::Cpu, Part::Memory, Part::Disk, Part::Persistent, Part::Traffic] {
         let (own, theirs) = (part.of(own), part.of(theirs));
         let share = u128::from(own.max(theirs)) * u128::from(tolerance.ppm) / 1_000_000;
-        let allowed = u64::try_from(share)
-            .unwrap_or(u64::MAX)
-            .saturating_add(part.of(&tolerance.slack));
+        let allowed = u64::try_from(share).unwrap_or(u64::MAX).saturating_add(part.of(&tolerance.slack));
         if own.abs_diff(theirs) > allowed {
-            return Err(Disagreement {
-                part,
-                own,
-                theirs,
-                allowed,
-            });
+            return Err(Disagreement { part, own, theirs, allowed });
         }
     }
     Ok(())

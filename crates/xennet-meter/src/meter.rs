@@ -20,12 +20,7 @@ pub struct Meter {
 impl Meter {
     /// A paused meter that has counted nothing.
     pub fn new(size: Size) -> Meter {
-        Meter {
-            size,
-            running_ms: 0,
-            since_ms: None,
-            traffic_bytes: 0,
-        }
+        Meter { size, running_ms: 0, since_ms: None, traffic_bytes: 0 }
     }
 
     /// Accrues up to now, if running. A clock that stands still or goes back accrues nothing, and counting goes on from there.
