@@ -127,6 +127,12 @@ pub enum IdentityError {
         /// Greatest age in blocks.
         max_age: u32,
     },
+    /// Text that is no role.
+    #[error("`{found}` is no role: it must be `publisher` or `node`")]
+    RoleName {
+        /// The text, cut to 80 characters.
+        found: String,
+    },
     /// Text that is no identity's id.
     #[error("`{found}` is no identity's id: it must be 64 hex digits")]
     Id {
@@ -218,6 +224,18 @@ impl fmt::Display for Role {
             Role::Publisher => "publisher",
             Role::Node => "node",
         })
+    }
+}
+
+impl FromStr for Role {
+    type Err = IdentityError;
+
+    fn from_str(text: &str) -> Result<Role, IdentityError> {
+        match text {
+            "publisher" => Ok(Role::Publisher),
+            "node" => Ok(Role::Node),
+            _ => Err(IdentityError::RoleName { found: text.chars().take(80).collect() }),
+        }
     }
 }
 

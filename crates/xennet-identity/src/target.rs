@@ -236,7 +236,7 @@ fn two_to_minus(rest: u32) -> u64 {
     for bit in (0..32).rev() {
         factor = (u128::from(factor) << 64).isqrt() as u64;
         if exponent >> bit & 1 == 1 {
-            product = (u128::from(product) * u128::from(factor) >> 64) as u64;
+            product = ((u128::from(product) * u128::from(factor)) >> 64) as u64;
         }
     }
     product

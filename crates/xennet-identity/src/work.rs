@@ -136,7 +136,7 @@ impl Search {
 
 /// Splits whole blocks.
 fn blocks(bytes: &[u8]) -> Vec<Block> {
-    bytes.chunks_exact(BLOCK).map(|chunk| Block::clone_from_slice(chunk)).collect()
+    bytes.chunks_exact(BLOCK).map(Block::clone_from_slice).collect()
 }
 
 fn to_bytes(state: &[u32; 8]) -> [u8; 32] {

@@ -131,3 +131,11 @@ fn errors_name_what_was_found_and_what_would_be_right() {
     assert_eq!(changed(1, 3), "the identity's role is 3, but it must be 1 (publisher) or 2 (node)");
     assert_eq!(changed(2, 4), "the identity's key is no compressed secp256k1 public key");
 }
+
+#[test]
+fn a_role_is_read_back_as_it_is_shown() {
+    for role in [Role::Publisher, Role::Node] {
+        assert_eq!(role.to_string().parse(), Ok(role));
+    }
+    assert_eq!("miner".parse::<Role>().unwrap_err().to_string(), "`miner` is no role: it must be `publisher` or `node`");
+}

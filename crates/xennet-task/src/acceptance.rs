@@ -5,7 +5,7 @@ use xennet_identity::Identity;
 
 use crate::limits::{self, FieldError};
 use crate::names::hex_array;
-use crate::task::check_name;
+use crate::requirements::check_name;
 use crate::wire::{DecodeError, Reader, put_text, put_varint};
 use crate::{AnnouncementHash, Compute, Kind, Requirements};
 

@@ -8,6 +8,7 @@ mod announcement;
 mod limits;
 mod names;
 mod proposal;
+mod requirements;
 mod sealed;
 mod task;
 mod toml_task;
@@ -19,7 +20,8 @@ pub use announcement::{Announcement, AnnouncementHash, Cancellation, Kind, Said,
 pub use limits::FieldError;
 pub use names::NameError;
 pub use proposal::{LeaseId, Proposal};
+pub use requirements::{Compute, Requirements, Storage};
 pub use sealed::{SealError, Sealed};
-pub use task::{Compute, LeaseRange, PayoutInterval, Requirements, Storage, Task, TaskId};
+pub use task::{LeaseRange, PayoutInterval, Task, TaskId};
 pub use toml_task::{Carrier, TaskFile, TaskFileError, TaskFileProblem};
 pub use wire::DecodeError;

@@ -9,7 +9,8 @@ use super::section::{Absent, Document, Field, Section};
 use super::units::{self, Measured};
 use super::{Carrier, TaskFile, TaskFileError};
 use crate::limits;
-use crate::task::{check_address, check_info, check_name};
+use crate::requirements::check_name;
+use crate::task::{check_address, check_info};
 use crate::{Compute, LeaseRange, PayoutInterval, Rates, Requirements, Storage};
 
 pub(super) fn parse(text: &str) -> Result<TaskFile, TaskFileError> {
