@@ -1,0 +1,157 @@
+//! What can go wrong, each with both numbers and the remedy.
+
+use std::path::PathBuf;
+
+use bitcoin::Txid;
+use serde::{Deserialize, Serialize};
+
+use crate::Refusal;
+
+/// Why a chain could not be opened or asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// The mempool's or Bitcoin's rules forbid the transaction.
+    #[error("transaction {txid} was refused")]
+    Refused {
+        /// The transaction.
+        txid: Txid,
+        /// The rule.
+        #[source]
+        why: Refusal,
+    },
+    /// Another process holds the directory and does not answer on its socket.
+    #[error(
+        "{dir} is in use by process {pid}, which does not answer on {dir}/chain.sock within {waited_s} s: \
+         end that process or choose another directory",
+        dir = dir.display()
+    )]
+    Locked {
+        /// The chain's directory.
+        dir: PathBuf,
+        /// The process that holds it, 0 if it did not say.
+        pid: u32,
+        /// Seconds waited for an answer.
+        waited_s: u64,
+    },
+    /// Bitcoin Core's code refuses to run with less than this.
+    #[error(
+        "{dir} has {free_mib} MiB free, and the chain needs {need_mib} MiB: free some space or choose a directory on another disk",
+        dir = dir.display()
+    )]
+    DiskFull {
+        /// The chain's directory.
+        dir: PathBuf,
+        /// What is left.
+        free_mib: u64,
+        /// What is needed.
+        need_mib: u64,
+    },
+    /// Two parts speak of different networks.
+    #[error("{what} is for {found}, and {expected} was expected: give it another directory or another network")]
+    WrongNetwork {
+        /// What was opened.
+        what: String,
+        /// The network that was expected.
+        expected: String,
+        /// The network that was found.
+        found: String,
+    },
+    /// Nobody hosts the chain, and this process could not take over in time.
+    #[error("the chain in {dir} has not answered for {waited_s} s ({why}): it will be tried again", dir = dir.display())]
+    Unreachable {
+        /// The chain's directory.
+        dir: PathBuf,
+        /// Seconds waited.
+        waited_s: u64,
+        /// The last trouble.
+        why: String,
+    },
+    /// The host went away in the middle of a request that must not be made twice.
+    #[error("the chain's host went away while it was asked to {what}: look at the chain before asking again")]
+    Interrupted {
+        /// What was asked.
+        what: &'static str,
+    },
+    /// The faucet of the embedded chain has not enough ripe coins.
+    #[error(
+        "the faucet was asked for {asked_sat} sat and has {available_sat} sat that are 100 blocks old: \
+         ask for less, or generate blocks first"
+    )]
+    FaucetEmpty {
+        /// What was asked.
+        asked_sat: u64,
+        /// What could be given now.
+        available_sat: u64,
+    },
+    /// A number outside its range.
+    #[error("{field} is {value}, and must be {allowed}")]
+    OutOfRange {
+        /// What it counts.
+        field: String,
+        /// What was given.
+        value: u64,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// Bitcoin Core's code reported an error.
+    #[error("Bitcoin's validation code: {0}")]
+    Kernel(String),
+    /// A file or socket failed.
+    #[error("{what} {path}", path = path.display())]
+    Io {
+        /// What was tried, as in "cannot open".
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The other end of the socket said something that is not in the protocol.
+    #[error("{dir}/chain.sock: {why}: both ends must be of one version of Xennet", dir = dir.display())]
+    Protocol {
+        /// The chain's directory.
+        dir: PathBuf,
+        /// What was wrong.
+        why: String,
+    },
+}
+
+impl ChainError {
+    /// Whether the same request can succeed later without being changed.
+    pub fn may_pass_later(&self) -> bool {
+        match self {
+            ChainError::Refused { why, .. } => why.may_pass_later(),
+            ChainError::Unreachable { .. } | ChainError::DiskFull { .. } | ChainError::FaucetEmpty { .. } => true,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> ChainError {
+        let path = path.into();
+        move |source| ChainError::Io { what, path, source }
+    }
+}
+
+/// The errors a host can answer with. A part of [`ChainError`] that can be written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Fault {
+    Refused { txid: Txid, why: Refusal },
+    DiskFull { dir: PathBuf, free_mib: u64, need_mib: u64 },
+    FaucetEmpty { asked_sat: u64, available_sat: u64 },
+    OutOfRange { field: String, value: u64, allowed: String },
+    Kernel(String),
+}
+
+impl From<Fault> for ChainError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Refused { txid, why } => ChainError::Refused { txid, why },
+            Fault::DiskFull { dir, free_mib, need_mib } => ChainError::DiskFull { dir, free_mib, need_mib },
+            Fault::FaucetEmpty { asked_sat, available_sat } => ChainError::FaucetEmpty { asked_sat, available_sat },
+            Fault::OutOfRange { field, value, allowed } => ChainError::OutOfRange { field, value, allowed },
+            Fault::Kernel(why) => ChainError::Kernel(why),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What can go wrong with a wallet.
+
+use std::path::{Path, PathBuf};
+
+use bdk_wallet::rusqlite;
+
+use crate::ChainError;
+
+/// Why a wallet could not be opened, synchronised or spent from.
+#[derive(Debug, thiserror::Error)]
+pub enum WalletError {
+    /// Not enough money.
+    #[error(
+        "{missing_sat} sat are missing: {needed_sat} sat are needed with the fee and {available_sat} sat can be spent \
+         ({reserved_sat} sat more are reserved for transactions not yet sent, {unconfirmed_sat} sat more wait for a block)"
+    )]
+    Short {
+        /// Outputs and fee.
+        needed_sat: u64,
+        /// What can be spent.
+        available_sat: u64,
+        /// What one more confirmed coin must be worth for it to do: the difference, and the fee of spending that coin.
+        missing_sat: u64,
+        /// What transactions spend that are built and not yet sent.
+        reserved_sat: u64,
+        /// Unconfirmed coins that are not spent before a block holds them, since others could still take them back.
+        unconfirmed_sat: u64,
+    },
+    /// An output not worth the fee of spending it.
+    #[error("an output of {sat} sat is dust: its script needs at least {at_least_sat} sat")]
+    Dust {
+        /// What was asked.
+        sat: u64,
+        /// The least.
+        at_least_sat: u64,
+    },
+    /// A payload that fits no announcement.
+    #[error(
+        "the announcement has {length} bytes without nonce: it must begin with \"XN\", version, kind and work bits, \
+         and have at most {at_most} bytes"
+    )]
+    Payload {
+        /// Its length.
+        length: usize,
+        /// The most.
+        at_most: usize,
+    },
+    /// Another process has the wallet open.
+    #[error("the wallet in {dir} is in use by process {pid}: stop that one, or choose another directory", dir = dir.display())]
+    Locked {
+        /// The wallet's directory.
+        dir: PathBuf,
+        /// The process that holds it, 0 if it did not say.
+        pid: u32,
+    },
+    /// The seed cannot be read as what it should be.
+    #[error("{path}: {why}", path = path.display())]
+    Seed {
+        /// The seed's file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// The wallet was made for another network.
+    #[error(
+        "the wallet in {dir} is for {found}, and the chain is {expected}: choose another directory or another chain",
+        dir = dir.display()
+    )]
+    WrongNetwork {
+        /// The wallet's directory.
+        dir: PathBuf,
+        /// The chain's network.
+        expected: String,
+        /// The wallet's network.
+        found: String,
+    },
+    /// The disk with the wallet is full.
+    #[error("the disk that holds {dir} is full: free some space; the wallet's coins are safe", dir = dir.display())]
+    DiskFull {
+        /// The wallet's directory.
+        dir: PathBuf,
+    },
+    /// The database cannot be read or written.
+    #[error("the wallet's database {path}", path = path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The database holds something else than this wallet.
+    #[error("the wallet's database {path} does not fit: {why}", path = path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// A transaction could not be built or signed, although there is enough money.
+    #[error("the transaction could not be made: {0}")]
+    Build(String),
+    /// A file failed.
+    #[error("{what} {path}", path = path.display())]
+    Io {
+        /// What was tried, as in "cannot open".
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The chain could not be asked.
+    #[error("the chain could not be followed")]
+    Chain(#[from] ChainError),
+    /// The chain changed again and again while it was read.
+    #[error("the chain changed {tries} times while the wallet read it: synchronise again")]
+    Restless {
+        /// How often it was tried.
+        tries: u32,
+    },
+}
+
+impl WalletError {
+    pub(super) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> WalletError {
+        let path = path.into();
+        move |source| match source.kind() {
+            std::io::ErrorKind::StorageFull => WalletError::DiskFull { dir: path.parent().map(Path::to_owned).unwrap_or(path) },
+            _ => WalletError::Io { what, path, source },
+        }
+    }
+
+    pub(super) fn database(dir: &Path, source: rusqlite::Error) -> WalletError {
+        match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => WalletError::DiskFull { dir: dir.to_owned() },
+            _ => WalletError::Database { path: dir.join(super::seed::DATABASE), source },
+        }
+    }
+}

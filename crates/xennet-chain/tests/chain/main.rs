@@ -1,0 +1,10 @@
+//! The embedded chain and the wallet, for real: Bitcoin Core's validation in temporary directories.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod announcing;
+mod hosting;
+mod relay;
+mod reorganising;
+mod rig;
+mod spending;
