@@ -455,12 +455,14 @@ impl Lease {
         let account = self.account.as_mut()?;
         let outpoint = account.outpoint?;
         let txid = transaction.compute_txid();
-        if outpoint.txid == txid && account.funded_height != height {
+        // News of the mempool may come after news of the block; only `Gone` takes a block back.
+        if outpoint.txid == txid && height.is_some() && account.funded_height != height {
             account.funded_height = height;
             self.revision += 1;
         }
         let how = account.terms.spend_in(outpoint, transaction)?;
-        let ending = Ending { txid, how, height };
+        let known = account.ending.filter(|ending| ending.txid == txid).and_then(|ending| ending.height);
+        let ending = Ending { txid, how, height: height.or(known) };
         account.ending = Some(ending);
         self.revision += 1;
         Some(ending)

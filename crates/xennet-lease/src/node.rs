@@ -314,7 +314,12 @@ impl Lease {
         self.ask_destination(out);
     }
 
+    /// Settling is possible once the funding is in a block: a close is of version 3, which is not relayed on an unconfirmed coin
+    /// of version 2. Until then each tick asks again.
     fn ask_destination(&mut self, out: &mut Vec<Action>) {
+        if self.account.as_ref().is_none_or(|account| account.funded_height.is_none()) {
+            return;
+        }
         let Side::Node(side) = &mut self.side else { return };
         if side.settling.is_none() && !side.asked_destination {
             side.asked_destination = true;

@@ -218,7 +218,16 @@ impl Pair {
                 let message = xennet_lease::Message::decode(&bytes).unwrap();
                 self.later(LATENCY_MS, other, true, Input::Heard(message));
             }
-            Action::Send(_) | Action::Watch(_) => {}
+            Action::Send(_) => {}
+            Action::Watch(_) => {
+                // What is there already is told of too.
+                for (transaction, height) in self.chain.clone() {
+                    self.later(LATENCY_MS, who, false, Input::Seen { transaction, height: Some(height) });
+                }
+                for transaction in self.mempool.clone() {
+                    self.later(LATENCY_MS, who, false, Input::Seen { transaction, height: None });
+                }
+            }
             Action::Dial => self.dialing = true,
             Action::Boot => {
                 let machine = Machine {
