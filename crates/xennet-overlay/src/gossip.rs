@@ -128,3 +128,49 @@ fn scores(topic: TopicHash) -> (PeerScoreParams, PeerScoreThresholds) {
     };
     (params, thresholds)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{Judge, Judgement};
+
+    fn gate() -> (Gate, Arc<Desk>) {
+        let judge: Judge = Arc::new(|message| match message {
+            b"task" => Judgement::Relay,
+            b"old" => Judgement::Ignore("expired"),
+            _ => Judgement::Reject("no work"),
+        });
+        let desk = Arc::new(Desk::new(judge));
+        let gate = Gate { desk: desk.clone(), topic: topic(&config()).hash(), sender: Arc::new(Mutex::new(Some(PeerId::random()))) };
+        (gate, desk)
+    }
+
+    fn config() -> OverlayConfig {
+        OverlayConfig { secret: [1; 32], listen: vec![], bootstrap: vec![], network: "test".to_owned() }
+    }
+
+    fn raw(data: &[u8]) -> RawMessage {
+        let topic = topic(&config()).hash();
+        RawMessage { source: None, data: data.to_vec(), sequence_number: None, topic, signature: None, key: None, validated: false }
+    }
+
+    #[test]
+    fn gossipsub_sees_only_messages_that_were_not_rejected() {
+        let (gate, desk) = gate();
+        assert_eq!(gate.inbound_transform(raw(b"task")).unwrap().data, b"task");
+        assert_eq!(gate.inbound_transform(raw(b"old")).unwrap().data, b"old");
+        let elsewhere = RawMessage { topic: IdentTopic::new("elsewhere").hash(), ..raw(b"task") };
+        let padded = RawMessage { key: Some(vec![0; 1000]), ..raw(b"task") };
+        for bad in [raw(b"rubbish"), raw(b""), elsewhere, padded] {
+            assert!(gate.inbound_transform(bad).is_err());
+        }
+        assert_eq!(desk.counters().rejected, [("no work", 1), ("empty", 1), ("wrong topic", 1), ("extra fields", 1)].into());
+    }
+
+    #[test]
+    fn the_settings_are_accepted() {
+        let (_, desk) = gate();
+        gossip(&config(), desk, Sender::default()).unwrap();
+    }
+}

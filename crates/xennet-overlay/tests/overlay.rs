@@ -22,11 +22,15 @@ async fn a_message_goes_from_end_to_end_of_three_in_a_row() {
     let mut right = dialer(&[&address]);
     middle.until_connected(&left).await;
     middle.until_connected(&right).await;
-    left.overlay.publish(b"task 1".to_vec()).unwrap();
-    assert_eq!(right.next_message().await, b"task 1");
-    assert_eq!(middle.next_message().await, b"task 1");
+    // One after the other: without relaying, each but the first would wait for a regular question for recent messages, a minute.
+    for n in 0..5 {
+        let message = format!("task {n}").into_bytes();
+        left.overlay.publish(message.clone()).unwrap();
+        assert_eq!(right.next_message().await, message);
+        assert_eq!(middle.next_message().await, message);
+    }
     assert!(!left.knows(right.overlay.id()), "only the middle one joins them");
-    assert_eq!((middle.overlay.counters().relayed, left.overlay.counters().published), (1, 1));
+    assert_eq!((middle.overlay.counters().relayed, left.overlay.counters().published), (5, 5));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,6 +77,19 @@ async fn a_bootstrap_peer_that_dies_and_comes_back_is_dialed_again() {
     dialer.until_connected(&back).await;
     back.overlay.publish(b"task 1".to_vec()).unwrap();
     assert_eq!(dialer.next_message().await, b"task 1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bootstrap_address_is_dialed_again_even_if_another_peer_answers_there_now() {
+    let (first, address) = listener(&[]).await;
+    let without_id = address.into_iter().take(2).collect();
+    let dialer = dialer(&[&without_id]);
+    dialer.until_connected(&first).await;
+    first.overlay.stop().await;
+    let mut other = config(&[], &[]);
+    other.listen = vec![without_id];
+    let other = start(other).unwrap();
+    dialer.until_connected(&other).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
