@@ -1,0 +1,141 @@
+//! What starting a guest through this crate costs beyond QEMU itself.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use tokio::process::Command;
+use tokio::task::JoinSet;
+
+use crate::accelerator::Accelerator;
+use crate::control::greeting;
+use crate::cpio::Archive;
+use crate::error::{Doing, VmError};
+use crate::host;
+use crate::image::Image;
+use crate::spec::VmSpec;
+use crate::vm::Vm;
+
+/// From the first system call to the greeting of the guest's SSH server, in the order of the rounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootComparison {
+    /// QEMU started by hand: the same image, machine and memory, no disk, no jail, no control socket.
+    pub bare: Vec<Duration>,
+    /// [`Vm::start`] and [`Vm::wait_ready`], with a temporary disk that is made first.
+    pub ours: Vec<Duration>,
+}
+
+impl BootComparison {
+    /// Median of ours over median of bare.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        median(&self.ours).as_secs_f64() / median(&self.bare).as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+}
+
+/// The middle one of some durations; of an even number the upper.
+#[must_use]
+pub fn median(durations: &[Duration]) -> Duration {
+    let mut sorted = durations.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+const MEMORY_MIB: u32 = 256;
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// Boots the image `rounds` times each way, by turns, so that a change of the host's load meets both.
+///
+/// # Errors
+/// As [`Vm::start`], or when a guest does not answer within two minutes.
+pub async fn compare_boot(image: &Image, accelerator: Accelerator, dir: &Path, rounds: u32) -> Result<BootComparison, VmError> {
+    let mut comparison = BootComparison { bare: Vec::new(), ours: Vec::new() };
+    for _ in 0..rounds {
+        comparison.bare.push(bare(image, accelerator, dir).await?);
+        comparison.ours.push(ours(image, accelerator, dir).await?);
+    }
+    Ok(comparison)
+}
+
+async fn ours(image: &Image, accelerator: Accelerator, dir: &Path) -> Result<Duration, VmError> {
+    let spec = VmSpec {
+        dir: dir.join("ours"),
+        hostname: "bench".into(),
+        cores: 1,
+        memory_mib: MEMORY_MIB,
+        disk_mib: 256,
+        persistent: None,
+        authorized_key: "ssh-ed25519 AAAA".into(),
+        accelerator,
+    };
+    let begun = Instant::now();
+    let vm = Vm::start(spec, image).await?;
+    let ready = vm.wait_ready(WITHIN).await;
+    let took = begun.elapsed();
+    vm.stop().await?;
+    ready.map(|_| took)
+}
+
+async fn bare(image: &Image, accelerator: Accelerator, dir: &Path) -> Result<Duration, VmError> {
+    let initrd = dir.join("bare.cpio");
+    let doing = || format!("writing {}", initrd.display());
+    std::fs::create_dir_all(dir).doing(doing)?;
+    let mut bytes = std::fs::read(image.initrd()).doing(doing)?;
+    bytes.extend(Archive::new().file("etc/hostname", 0o644, b"bench\n").finish());
+    std::fs::write(&initrd, bytes).doing(doing)?;
+    let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
+    let address = free.doing(|| "looking for a free port on 127.0.0.1".into())?;
+
+    let (accelerator, cpu) = match accelerator {
+        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::Tcg => ("tcg,thread=multi,tb-size=64", "max"),
+    };
+    let begun = Instant::now();
+    let mut child = Command::new(host::qemu()?)
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "null"])
+        .args(["-machine", "q35,usb=off,smbus=off,vmport=off,sata=off", "-smp", "1"])
+        .args(["-m", &format!("{MEMORY_MIB}M"), "-accel", accelerator, "-cpu", cpu])
+        .arg("-kernel")
+        .arg(image.kernel())
+        .arg("-initrd")
+        .arg(&initrd)
+        .args(["-append", "console=ttyS0 quiet cryptomgr.notests panic=5"])
+        .args(["-netdev", &format!("user,id=net,restrict=on,ipv6=off,hostfwd=tcp:{address}-:22")])
+        .args(["-device", "virtio-net-pci,netdev=net,romfile="])
+        .args(["-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random"])
+        .args(["-device", "virtio-balloon-pci,free-page-reporting=on"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .doing(|| "starting QEMU".into())?;
+    let answered = first_greeting(address, begun).await;
+    let took = begun.elapsed();
+    // Collected here, so that the next round has the processor to itself.
+    let _ = child.kill().await;
+    crate::disk::remove(&initrd)?;
+    if answered { Ok(took) } else { Err(VmError::NotReady { waited: took, console: "(not kept)".into() }) }
+}
+
+/// Knocks every 50 ms without waiting for earlier knocks, so that the answer is noticed as soon as it can be.
+async fn first_greeting(address: SocketAddr, begun: Instant) -> bool {
+    let mut knocks = JoinSet::new();
+    while begun.elapsed() < WITHIN {
+        knocks.spawn(greeting(address));
+        let pause = tokio::time::sleep(Duration::from_millis(50));
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => break,
+                Some(answer) = knocks.join_next() => if matches!(answer, Ok(Some(_))) { return true; },
+            }
+        }
+        // The oldest ones met no guest and hang in QEMU; those it gives up by itself.
+        if knocks.len() > 200 {
+            knocks.abort_all();
+        }
+    }
+    false
+}
