@@ -8,9 +8,12 @@ use bitcoin::{BlockHash, Network, ScriptBuf, Transaction, Txid};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::ChainError;
 use crate::embedded::Embedded;
 use crate::embedded::wire::{Ask, HexTx, Since, Told};
+use crate::{ChainError, Refusal};
+
+/// Most weight of a relayed transaction, a tenth of a block.
+pub(crate) const MAX_WEIGHT: u64 = 400_000;
 
 /// Where the chain comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +148,11 @@ impl Chain {
 
     /// Sends a transaction. One that is already known is no error, so that it can be sent again after a crash.
     pub async fn broadcast(&self, tx: &Transaction) -> Result<Txid, ChainError> {
+        // No source takes it, so it need not travel.
+        if tx.weight().to_wu() > MAX_WEIGHT {
+            let why = Refusal::TooHeavy { weight: tx.weight().to_wu(), at_most: MAX_WEIGHT };
+            return Err(ChainError::Refused { txid: tx.compute_txid(), why });
+        }
         match self.ask(Ask::Broadcast { tx: HexTx(tx.clone()) }).await? {
             Told::Txid(txid) => Ok(txid),
             other => Err(self.astray(&other)),
@@ -161,9 +169,19 @@ impl Chain {
 
     /// Whatever pays to or spends from a script, in the order of the chain.
     pub async fn history(&self, script: &ScriptBuf) -> Result<Vec<(Transaction, Status)>, ChainError> {
-        match self.ask(Ask::History { script: script.clone() }).await? {
-            Told::History(past) => Ok(past.into_iter().map(|(tx, status)| (tx.0, status)).collect()),
-            other => Err(self.astray(&other)),
+        let mut past = Vec::new();
+        let mut skip = 0;
+        loop {
+            match self.ask(Ask::History { script: script.clone(), skip }).await? {
+                Told::History(part) => {
+                    past.extend(part.past.into_iter().map(|(tx, status)| (tx.0, status)));
+                    match part.next {
+                        Some(next) => skip = next,
+                        None => return Ok(past),
+                    }
+                }
+                other => return Err(self.astray(&other)),
+            }
         }
     }
 
@@ -189,7 +207,7 @@ impl Chain {
         }
     }
 
-    /// Play money, confirmed when this returns. Embedded chain only.
+    /// Play money, confirmed when this returns: a block is mined, with whatever else waits. Embedded chain only.
     pub async fn faucet(&self, script: ScriptBuf, sat: u64) -> Result<Txid, ChainError> {
         match self.ask(Ask::Faucet { script, sat }).await? {
             Told::Txid(txid) => Ok(txid),

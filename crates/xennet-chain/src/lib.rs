@@ -12,6 +12,7 @@ mod chain;
 mod embedded;
 mod error;
 mod refusal;
+mod secret;
 mod wallet;
 mod watch;
 

@@ -15,9 +15,9 @@ use super::mempool::{Accepted, Mempool};
 use super::policy::NextBlock;
 use super::records::Records;
 use super::template::{self, Ground};
-use super::wire::{Fact, HexBlock, HexTx, Since};
+use super::wire::{Fact, HexBlock, HexTx};
+use crate::ChainError;
 use crate::error::Fault;
-use crate::{ChainError, Status};
 
 /// Blocks mined at the first start: enough that eleven coinbases are ripe.
 const FIRST_BLOCKS: u32 = 110;
@@ -29,22 +29,13 @@ const MAX_GENERATE: u32 = 2_000;
 const MAX_DEPTH: u32 = 100;
 /// Journal entries after which the databases are written out at start.
 const LONG_JOURNAL: usize = 1_000;
-/// What a new subscriber is told of the past: one bucket of markers.
-const RECENT_BLOCKS: u32 = 144;
-/// Bounds of one answer to [`super::wire::Ask::Since`].
-const SINCE_BLOCKS: u32 = 256;
-const SINCE_BYTES: usize = 2_000_000;
-/// What the embedded chain recommends to pay when the next block has room.
-const FEERATE_SAT_PER_KVB: u64 = 1_000;
-/// Virtual bytes that fit the next block.
-const BLOCK_VBYTES: u64 = 990_000;
 
 /// The embedded chain.
 pub(super) struct Engine {
     dir: PathBuf,
-    kernel: Kernel,
-    index: Index,
-    mempool: Mempool,
+    pub(super) kernel: Kernel,
+    pub(super) index: Index,
+    pub(super) mempool: Mempool,
     faucet: Faucet,
     blocks: Records,
     unconfirmed: Records,
@@ -122,86 +113,6 @@ impl Engine {
         Ok((height, hash))
     }
 
-    /// A transaction, confirmed or not.
-    pub(super) fn transaction(&self, txid: &Txid) -> Result<Option<(Transaction, Status)>, ChainError> {
-        if let Some(entry) = self.mempool.get(txid) {
-            return Ok(Some(((*entry.tx).clone(), Status::Mempool)));
-        }
-        let Some(place) = self.index.place(txid) else { return Ok(None) };
-        let Some(hash) = self.hash_at(place.height) else { return Ok(None) };
-        let position = usize::try_from(place.position).unwrap_or(usize::MAX);
-        let tx = self.kernel.block(&hash)?.txdata.into_iter().nth(position);
-        Ok(tx.map(|tx| (tx, Status::Confirmed { height: place.height })))
-    }
-
-    /// What pays to or spends from a script.
-    pub(super) fn history(&self, script: &ScriptBuf) -> Result<Vec<(HexTx, Status)>, ChainError> {
-        let mut history = Vec::new();
-        let mut outputs = std::collections::HashSet::new();
-        let confirmed = self.index.history(script);
-        for txid in confirmed {
-            if let Some((tx, status)) = self.transaction(txid)? {
-                history.push((HexTx(tx), status));
-            }
-        }
-        for tx in self.mempool.in_order() {
-            let touches = tx.output.iter().any(|output| output.script_pubkey == *script)
-                || tx.input.iter().any(|input| {
-                    let at = &input.previous_output;
-                    outputs.contains(at) || self.index.coin(at).is_some_and(|coin| coin.output.script_pubkey == *script)
-                });
-            if touches {
-                let txid = tx.compute_txid();
-                for (vout, output) in tx.output.iter().enumerate() {
-                    if output.script_pubkey == *script {
-                        outputs.insert(bitcoin::OutPoint::new(txid, u32::try_from(vout).unwrap_or(u32::MAX)));
-                    }
-                }
-                history.push((HexTx((*tx).clone()), Status::Mempool));
-            }
-        }
-        Ok(history)
-    }
-
-    /// All that is unconfirmed, parents first.
-    pub(super) fn mempool(&self) -> Vec<HexTx> {
-        self.mempool.in_order().into_iter().map(|tx| HexTx((*tx).clone())).collect()
-    }
-
-    /// What follows the newest block of the locator that is in the best chain.
-    pub(super) fn since(&self, locator: &[BlockHash]) -> Result<Since, ChainError> {
-        let tip_height = self.height();
-        let known = locator.iter().find_map(|hash| self.index.height_of(hash));
-        let fork_height = known.unwrap_or_else(|| tip_height.saturating_sub(RECENT_BLOCKS));
-        let Some(fork_hash) = self.hash_at(fork_height) else {
-            return Err(ChainError::Kernel(format!("block {fork_height} is unknown")));
-        };
-        let mut blocks = Vec::new();
-        let mut bytes = 0;
-        for height in fork_height + 1..=tip_height.min(fork_height.saturating_add(SINCE_BLOCKS)) {
-            let Some(hash) = self.hash_at(height) else { break };
-            let block = self.kernel.block(&hash)?;
-            bytes += block.total_size();
-            if bytes > SINCE_BYTES && !blocks.is_empty() {
-                break;
-            }
-            blocks.push(HexBlock(block));
-        }
-        Ok(Since { fork_height, fork_hash, blocks, tip_height })
-    }
-
-    /// What to pay to be in the next block.
-    pub(super) fn feerate_sat_per_kvb(&self) -> u64 {
-        let mut rates: Vec<(u64, u64)> = self.mempool.iter().map(|(_, entry)| (entry.sat_per_kvb(), entry.vbytes)).collect();
-        rates.sort_unstable_by(|a, b| b.cmp(a));
-        let mut filled = 0;
-        let marginal = rates.into_iter().find(|(_, vbytes)| {
-            filled += vbytes;
-            filled > BLOCK_VBYTES
-        });
-        marginal.map_or(FEERATE_SAT_PER_KVB, |(rate, _)| rate.saturating_add(1).max(FEERATE_SAT_PER_KVB))
-    }
-
     /// Checks a transaction and takes it into the mempool.
     pub(super) fn broadcast(&mut self, tx: Transaction) -> Result<(Txid, Vec<Fact>), ChainError> {
         let txid = tx.compute_txid();
@@ -271,10 +182,9 @@ impl Engine {
         let mut hashes = Vec::new();
         let mut with = Some(with);
         // Times that grow by one keep ahead of the branch's own median, whatever the old branch's times were.
-        let mut time = unix_now().max(self.index.median_time(fork).saturating_add(1));
-        for height in fork + 1..=fork + depth + 1 {
+        let times = unix_now().max(self.index.median_time(fork).saturating_add(1))..;
+        for (height, time) in (fork + 1..=fork + depth + 1).zip(times) {
             let ground = self.ground(previous, height, time);
-            time += 1;
             // The fees of these stay with the void: a coinbase may take less than it could.
             let block = template::build(&ground, with.take().unwrap_or_default(), 0)?;
             self.submit(&block)?;

@@ -1,7 +1,5 @@
 //! The key that the embedded chain's blocks pay, and that gives play money away.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use bitcoin::absolute::LockTime;
@@ -16,6 +14,7 @@ use super::mempool::Mempool;
 use super::policy::{NextBlock, check_age, fee_at};
 use crate::ChainError;
 use crate::error::Fault;
+use crate::secret::write_secret;
 
 /// What the faucet pays, satoshi per 1,000 vB.
 const FEERATE_SAT_PER_KVB: u64 = 1_000;
@@ -42,15 +41,7 @@ impl Faucet {
                 .ok_or_else(|| ChainError::Kernel(format!("{} holds no key: remove it to start afresh", path.display())))?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let secret = SecretKey::new(&mut OsRng);
-                let mut file = std::fs::OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(path)
-                    .map_err(ChainError::io("cannot create", path))?;
-                file.write_all(hex::encode(secret.secret_bytes()).as_bytes())
-                    .and_then(|()| file.sync_all())
-                    .map_err(ChainError::io("cannot write", path))?;
+                write_secret(path, &hex::encode(secret.secret_bytes())).map_err(ChainError::io("cannot write", path))?;
                 secret
             }
             Err(e) => return Err(ChainError::io("cannot read", path)(e)),

@@ -9,7 +9,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::mpsc;
 
 use super::host::Ending;
-use super::wire::{self, Ask, Fact, MAX_SAID, Said, Since, Told};
+use super::wire::{self, Ask, Fact, History, MAX_SAID, Said, Since, Told};
 use super::{Failed, RETRY, Shared, Wish};
 use crate::ChainEvent;
 use crate::error::Fault;
@@ -91,21 +91,25 @@ impl Follower {
             Err(why) => return why,
         }
         // Scripts from before the connection broke are asked for again: their past may have changed.
-        let mut to_ask: VecDeque<ScriptBuf> = self.watcher.watched().cloned().collect();
-        let mut asking = false;
+        let mut to_ask: VecDeque<(ScriptBuf, u32)> = self.watcher.watched().map(|script| (script.clone(), 0)).collect();
+        let mut asking: Option<ScriptBuf> = None;
         loop {
             self.hear_wishes(shared, &mut to_ask);
-            if !asking && let Some(script) = to_ask.pop_front() {
-                asking = true;
-                if let Err(why) = line.send(&Ask::History { script }).await {
+            if asking.is_none()
+                && let Some((script, skip)) = to_ask.pop_front()
+            {
+                asking = Some(script.clone());
+                if let Err(why) = line.send(&Ask::History { script, skip }).await {
                     return why;
                 }
             }
             tokio::select! {
                 said = line.next() => match said {
                     Ok(Said::Fact(fact)) => self.hear(fact).await,
-                    Ok(Said::Told(Ok(Told::History(past)))) => {
-                        asking = false;
+                    Ok(Said::Told(Ok(Told::History(History { past, next })))) => {
+                        if let (Some(script), Some(next)) = (asking.take(), next) {
+                            to_ask.push_front((script, next));
+                        }
                         let past = past.iter().map(|(tx, status)| (&tx.0, *status));
                         let events = self.watcher.history(past);
                         self.tell(events).await;
@@ -165,17 +169,17 @@ impl Follower {
         self.tell(events).await;
     }
 
-    fn hear_wishes(&mut self, shared: &Shared, to_ask: &mut VecDeque<ScriptBuf>) {
+    fn hear_wishes(&mut self, shared: &Shared, to_ask: &mut VecDeque<(ScriptBuf, u32)>) {
         let wishes = std::mem::take(&mut *shared.wishes.lock().unwrap_or_else(PoisonError::into_inner));
         for wish in wishes {
             match wish {
                 Wish::Watch(script) => {
                     self.watcher.watch(script.clone());
-                    to_ask.push_back(script);
+                    to_ask.push_back((script, 0));
                 }
                 Wish::Unwatch(script) => {
                     self.watcher.unwatch(&script);
-                    to_ask.retain(|waiting| *waiting != script);
+                    to_ask.retain(|(waiting, _)| *waiting != script);
                 }
             }
         }

@@ -17,7 +17,7 @@ use crate::error::Fault;
 /// Most clients at once; more wait in the socket's queue.
 const MAX_CLIENTS: usize = 64;
 /// Frames that wait for one client. A client that reads slower is cut off, and comes back by height.
-const QUEUE: usize = 8_192;
+const QUEUE: usize = 4_096;
 
 /// A frame on its way to a client.
 type Frame = Arc<Vec<u8>>;
@@ -227,7 +227,7 @@ fn answer(engine: &mut Engine, ask: Ask) -> Result<(Told, Vec<Fact>), ChainError
         Ask::Since { locator } => Told::Since(engine.since(&locator)?),
         Ask::Mempool => Told::Mempool(engine.mempool()),
         Ask::Transaction { txid } => Told::Transaction(engine.transaction(&txid)?.map(|(tx, status)| (wire::HexTx(tx), status))),
-        Ask::History { script } => Told::History(engine.history(&script)?),
+        Ask::History { script, skip } => Told::History(engine.history(&script, skip)?),
         Ask::Feerate => Told::Feerate { sat_per_kvb: engine.feerate_sat_per_kvb() },
         Ask::Broadcast { tx } => {
             let (txid, facts) = engine.broadcast(tx.0)?;

@@ -17,6 +17,8 @@ mod follow;
 mod host;
 mod index;
 mod kernel;
+mod limits;
+mod look;
 mod mempool;
 mod place;
 mod policy;
@@ -29,18 +31,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bitcoin::{Network, ScriptBuf};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
 
 use self::host::{Ending, Host};
 use self::place::Place;
-use self::wire::{Ask, MAX_SAID, PROTOCOL, Said, Told};
+use self::wire::{Ask, MAX_ASK, MAX_SAID, PROTOCOL, Said, Told};
 use crate::{ChainError, ChainEvent};
 
-/// How long a request waits for a host before it fails.
+/// How long opening and requests wait for a host before they fail. A start takes a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long the first start may take: it mines the first blocks, perhaps on a slow and busy machine.
-const FIRST_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a host may think about an answer.
 const ANSWER: Duration = Duration::from_secs(60);
 /// Between two tries to reach a host.
@@ -102,7 +103,7 @@ impl Embedded {
             match shared.connect().await {
                 Ok(_) => break,
                 Err(Failed::For(why)) => return Err(why),
-                Err(_) if begun.elapsed() > FIRST_PATIENCE => {
+                Err(_) if begun.elapsed() > PATIENCE => {
                     let place = &shared.place;
                     let waited_s = begun.elapsed().as_secs();
                     return Err(ChainError::Locked { dir: place.dir().to_owned(), pid: place.holder(), waited_s });
@@ -208,8 +209,13 @@ impl Shared {
 
     /// One connection, one question, one answer.
     async fn ask_once(&self, ask: &Ask) -> Result<Result<Told, crate::error::Fault>, Failed> {
+        let frame = wire::frame(ask).map_err(Failed::Unsent)?;
+        if frame.len() > MAX_ASK {
+            let (value, allowed) = (frame.len() as u64, format!("at most {MAX_ASK}"));
+            return Err(Failed::For(ChainError::OutOfRange { field: "the size of the request".to_owned(), value, allowed }));
+        }
         let mut stream = self.connect().await?;
-        wire::write_frame(&mut stream, ask).await.map_err(Failed::Unsent)?;
+        stream.write_all(&frame).await.map_err(Failed::Unsent)?;
         match tokio::time::timeout(ANSWER, wire::read_frame::<Said>(&mut stream, MAX_SAID)).await {
             Ok(Ok(Some(Said::Told(told)))) => Ok(told),
             Ok(Ok(Some(_))) => Err(Failed::For(self.protocol("a fact that was not asked for".to_owned()))),

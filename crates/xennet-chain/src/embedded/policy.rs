@@ -8,9 +8,8 @@ use bitcoin::{Sequence, Transaction, TxOut};
 
 use super::index::{Coin, Index};
 use crate::Refusal;
+use crate::chain::MAX_WEIGHT;
 
-/// Most weight of a relayed transaction.
-const MAX_WEIGHT: u64 = 400_000;
 /// Fewest bytes without witness.
 const MIN_BYTES: usize = 65;
 /// Most bytes of all OP_RETURN outputs.

@@ -49,9 +49,10 @@ pub(crate) enum Ask {
     Transaction {
         txid: Txid,
     },
-    /// Everything that pays to or spends from a script.
+    /// Everything that pays to or spends from a script, after the first `skip`.
     History {
         script: ScriptBuf,
+        skip: u32,
     },
     Broadcast {
         tx: HexTx,
@@ -97,8 +98,7 @@ pub(crate) enum Told {
     /// All that is unconfirmed, parents first.
     Mempool(Vec<HexTx>),
     Transaction(Option<(HexTx, Status)>),
-    /// In the order of the chain, then of arrival.
-    History(Vec<(HexTx, Status)>),
+    History(History),
     Txid(Txid),
     Feerate {
         sat_per_kvb: u64,
@@ -115,6 +115,14 @@ pub(crate) struct Since {
     /// The blocks after it, some at a time.
     pub(crate) blocks: Vec<HexBlock>,
     pub(crate) tip_height: u32,
+}
+
+/// A part of a script's past, in the order of the chain, then of arrival.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct History {
+    pub(crate) past: Vec<(HexTx, Status)>,
+    /// Where the next part begins, if this is not the last.
+    pub(crate) next: Option<u32>,
 }
 
 /// Something became true.

@@ -34,6 +34,16 @@ pub enum WalletError {
         /// The least.
         at_least_sat: u64,
     },
+    /// A number beyond what any transaction can have.
+    #[error("{field} is {value}, and at most {at_most} is sensible")]
+    OutOfRange {
+        /// What it counts.
+        field: &'static str,
+        /// What was given.
+        value: u64,
+        /// The most.
+        at_most: u64,
+    },
     /// A payload that fits no announcement.
     #[error(
         "the announcement has {length} bytes without nonce: it must begin with \"XN\", version, kind and work bits, \

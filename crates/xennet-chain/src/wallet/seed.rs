@@ -15,6 +15,7 @@ use bitcoin::secp256k1::SECP256K1;
 use bitcoin::{Network, NetworkKind};
 
 use super::{Inner, WalletError};
+use crate::secret::write_secret;
 
 /// The words.
 const SEED: &str = "seed.txt";
@@ -106,17 +107,7 @@ fn make_words(path: &Path) -> Result<Mnemonic, WalletError> {
     let mut entropy = [0; 16];
     OsRng.fill_bytes(&mut entropy);
     let words = Mnemonic::from_entropy(&entropy).map_err(|why| WalletError::Seed { path: path.to_owned(), why: why.to_string() })?;
-    let write = |file: &mut File| {
-        writeln!(file, "{words}")?;
-        file.sync_all()
-    };
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| write(&mut file))
-        .map_err(WalletError::io("cannot write", path))?;
+    write_secret(path, &format!("{words}\n")).map_err(WalletError::io("cannot write", path))?;
     Ok(words)
 }
 

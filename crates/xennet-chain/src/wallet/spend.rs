@@ -28,6 +28,13 @@ impl Wallet {
     }
 }
 
+/// Bitcoin Core's default for what is a mistake rather than a fee.
+const MAX_FEERATE_SAT_PER_KVB: u64 = 10_000_000;
+
+fn at_most(field: &'static str, value: u64, at_most: u64) -> Result<(), WalletError> {
+    if value > at_most { Err(WalletError::OutOfRange { field, value, at_most }) } else { Ok(()) }
+}
+
 /// Where the change goes among the outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
@@ -43,7 +50,9 @@ pub(super) fn spent_by(tx: &Transaction) -> Vec<OutPoint> {
 impl Inner {
     /// Chooses coins for these outputs, and puts the change where it is wanted. The outputs keep their order.
     pub(super) fn build(&mut self, outputs: Vec<TxOut>, feerate_sat_per_kvb: u64, change: Change) -> Result<Psbt, WalletError> {
+        at_most("the feerate in sat/kvB", feerate_sat_per_kvb, MAX_FEERATE_SAT_PER_KVB)?;
         for output in &outputs {
+            at_most("the amount in sat", output.value.to_sat(), Amount::MAX_MONEY.to_sat())?;
             let at_least = output.script_pubkey.minimal_non_dust();
             if output.value < at_least && !output.script_pubkey.is_op_return() {
                 return Err(WalletError::Dust { sat: output.value.to_sat(), at_least_sat: at_least.to_sat() });

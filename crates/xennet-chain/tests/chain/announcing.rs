@@ -105,19 +105,41 @@ async fn a_prepared_announcement_holds_its_coins_only_as_long_as_it_lives() {
 async fn the_size_on_the_chain_is_the_payload_and_a_fixed_part() {
     let rig = rig().await;
     let wallet = rig.wallet("wallet", 10_000_000).await;
-    println!("payload  vB  fee at 1 sat/vB");
-    let mut sizes = Vec::new();
-    for payload in [80, 200, 264, 300, 364, 520] {
-        let prepared = wallet.prepare_announcement(&unworked(payload - 8), 1_000).unwrap();
+    let size = |unworked: &[u8]| {
+        let prepared = wallet.prepare_announcement(unworked, 1_000).unwrap();
         let fee = prepared.fee_sat();
         let tx = prepared.finish(0).unwrap();
         wallet.release(&tx.compute_txid());
-        println!("{payload:7} {:4} {fee:4}", tx.vsize());
-        sizes.push((payload, tx.vsize()));
         assert!(fee >= tx.vsize() as u64);
-        assert!(relay_bytes(&tx).len() < 2_048);
+        assert!(relay_bytes(&tx).len() <= xennet_chain::MAX_RELAY);
+        (tx.vsize(), fee, relay_bytes(&tx).len())
+    };
+    println!("payload B   on chain vB   fee sat at 1 sat/vB   relayed B");
+    for payload in [80, 200, 300, 520] {
+        let (vbytes, fee, relayed) = size(&unworked(payload - NONCE));
+        println!("{payload:9} {vbytes:13} {fee:21} {relayed:11}");
     }
-    let size = |payload| sizes.iter().find(|(at, _)| *at == payload).unwrap().1;
-    assert_eq!(size(364) - size(300), 64, "64 bytes more cost 64 vB, for they are no witness");
-    assert_eq!(size(264) - size(200), 64 + 1 + 2, "here the lengths of push and script take more bytes, too");
+    assert_eq!(size(&unworked(356)).0 - size(&unworked(292)).0, 64, "64 bytes more cost 64 vB, for they are no witness");
+
+    println!("what           with signature   without   difference");
+    for kind in ["task", "acceptance", "proposal", "cancellation"] {
+        let bytes = typical(kind);
+        let unworked = &bytes[..bytes.len() - NONCE];
+        let (with, ..) = size(unworked);
+        let (without, ..) = size(&unworked[..unworked.len() - SIGNATURE]);
+        println!("{kind:14} {with:14} {without:9} {:12}", with - without);
+        assert!((SIGNATURE..SIGNATURE + 4).contains(&(with - without)));
+    }
+}
+
+const NONCE: usize = 8;
+const SIGNATURE: usize = 64;
+
+/// A typical announcement out of the published vectors, nonce included.
+fn typical(kind: &str) -> Vec<u8> {
+    let path = format!("{}/../../docs/vectors/{kind}.json", env!("CARGO_MANIFEST_DIR"));
+    let vectors: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let valid = vectors["valid"].as_array().unwrap();
+    let vector = valid.iter().find(|vector| vector["name"] == "typical").unwrap();
+    hex::decode(vector["bytes"].as_str().unwrap()).unwrap()
 }

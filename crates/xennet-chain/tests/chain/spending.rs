@@ -212,6 +212,10 @@ async fn a_wallet_whose_files_do_not_fit_says_what_to_do() {
     let rig = rig().await;
     let foreign = Wallet::open(&rig.dir.path().join("foreign"), Network::Testnet).unwrap();
     assert!(matches!(foreign.sync(&rig.chain).await, Err(WalletError::WrongNetwork { .. })));
+    for (sat, feerate) in [(u64::MAX, 1_000), (1_000, u64::MAX)] {
+        let built = foreign.fund(Lock::new().script(), sat, feerate);
+        assert!(matches!(built, Err(WalletError::OutOfRange { value: u64::MAX, .. })));
+    }
     assert!(matches!(foreign.fund(Lock::new().script(), 329, 1_000), Err(WalletError::Dust { sat: 329, at_least_sat: 330 })));
 }
 
