@@ -59,9 +59,9 @@ fn prose_length(text: &str, before: Option<char>) -> Option<usize> {
     if text.starts_with('"') {
         return Some(quoted_length(text, '"').unwrap_or(text.len()));
     }
-    if text.starts_with('\'') {
+    if let Some(inside) = text.strip_prefix('\'') {
         // 'a' and '\n' are characters, 'a without a second quote is a lifetime.
-        let mut inside = text[1..].chars();
+        let mut inside = inside.chars();
         let first = inside.next()?;
         return if first == '\\' { quoted_length(text, '\'') } else { (inside.next() == Some('\'')).then(|| 2 + first.len_utf8()) };
     }
