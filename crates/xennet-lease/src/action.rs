@@ -13,8 +13,11 @@ pub enum Action {
     Send(Message),
     /// Node: dial the task's address and keep at it.
     Dial,
-    /// Node: start the guest.
-    Boot,
+    /// Node: start the guest, or take up the one that still runs.
+    Boot {
+        /// The ed25519 public key that may log in to it.
+        guest_key: [u8; 32],
+    },
     /// Node: let the guest stand still.
     Pause,
     /// Node: let it run again.

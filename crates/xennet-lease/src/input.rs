@@ -46,7 +46,12 @@ pub enum Input {
     /// Node: there will be no guest, or it died.
     MachineFailed(String),
     /// Publisher: the guest was measured.
-    Measured(Figures),
+    Measured {
+        /// What it can do.
+        figures: Figures,
+        /// The ed25519 key its SSH server showed.
+        host_key: [u8; 32],
+    },
     /// Publisher: the guest could not be measured.
     MeasureFailed(String),
     /// Publisher: the proposal's announcement bytes, as they were spread.

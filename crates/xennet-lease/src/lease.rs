@@ -92,6 +92,8 @@ pub enum EndReason {
 /// What only the publisher keeps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PublisherSide {
+    /// The ed25519 public key with which it logs in to the guest.
+    pub guest_key: [u8; 32],
     /// Secret of the publisher's key in the channel, made for this lease alone.
     pub channel_secret: Secret,
     /// The most it may lock in the channel, satoshi.
@@ -113,6 +115,8 @@ pub struct PublisherSide {
 /// What only the node keeps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NodeSide {
+    /// The key the publisher logs in to the guest with, once it said so.
+    pub guest_key: Option<[u8; 32]>,
     /// Secret of the node's key in the channel, made for this lease alone.
     pub channel_secret: Secret,
     /// The owner's policy when the lease began.
@@ -169,6 +173,8 @@ pub struct Lease {
     pub acceptance: Acceptance,
     /// The acceptance announcement's hash.
     pub acceptance_hash: AnnouncementHash,
+    /// When the node took the task, as this side knows it, unix milliseconds.
+    pub accepted_at_ms: u64,
     /// How far it has come.
     pub stage: Stage,
     /// Since when, unix milliseconds.
@@ -183,6 +189,8 @@ pub struct Lease {
     pub live_since_ms: Option<u64>,
     /// The guest.
     pub machine: Option<Machine>,
+    /// The ed25519 key the guest's SSH server showed the publisher.
+    pub guest_host_key: Option<[u8; 32]>,
     /// What the publisher measured.
     pub figures: Option<Figures>,
     /// The terms.
@@ -217,6 +225,7 @@ impl Lease {
             task_hash,
             acceptance,
             acceptance_hash,
+            accepted_at_ms: now_ms,
             stage: Stage::Accepted,
             stage_since_ms: now_ms,
             link: Err(now_ms),
@@ -224,6 +233,7 @@ impl Lease {
             greeted: false,
             live_since_ms: None,
             machine: None,
+            guest_host_key: None,
             figures: None,
             proposal: None,
             account: None,
@@ -315,7 +325,11 @@ impl Lease {
             Some(account) => (account.meter.usage(), account.total_sat()),
             None => Default::default(),
         };
-        Message::Hello { version: Message::VERSION, lease: self.id, usage, total_sat }
+        let guest_key = match &self.side {
+            Side::Publisher(side) => Some(side.guest_key),
+            Side::Node(_) => None,
+        };
+        Message::Hello { version: Message::VERSION, lease: self.id, usage, total_sat, guest_key }
     }
 
     /// Ends a lease that has nothing locked on chain; leaves any other alone.
@@ -354,7 +368,8 @@ impl Lease {
         out.push(self.record(now_ms, LedgerKind::Closing, format!("{reason} {note}").trim_end()));
     }
 
-    pub(crate) fn record(&self, now_ms: u64, kind: LedgerKind, note: impl Into<String>) -> Action {
+    /// A line of the ledger with the figures of now.
+    pub fn record(&self, now_ms: u64, kind: LedgerKind, note: impl Into<String>) -> Action {
         let usage = self.account.as_ref().map(|account| account.meter.usage()).unwrap_or_default();
         let owed = self.price().and_then(|price| price.owed(&usage).ok()).unwrap_or_default();
         let paid_sat = self.account.as_ref().map_or(0, Account::total_sat);

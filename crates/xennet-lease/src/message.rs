@@ -20,6 +20,9 @@ pub enum Message {
         usage: Usage,
         /// Node: the best total it holds a signature for. Publisher: the highest total it signed. Satoshi.
         total_sat: u64,
+        /// Publisher: the ed25519 key that is to log in to the guest. The node boots it with this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guest_key: Option<[u8; 32]>,
     },
     /// Node: the guest answers.
     Ready {

@@ -67,7 +67,9 @@ impl Lease {
             self.ask_destination(out);
         } else {
             out.push(Action::Dial);
-            out.push(Action::Boot);
+            if let Side::Node(side) = &self.side {
+                out.extend(side.guest_key.map(|guest_key| Action::Boot { guest_key }));
+            }
         }
     }
 
@@ -88,7 +90,7 @@ impl Lease {
 
     fn node_heard(&mut self, now_ms: u64, message: Message, out: &mut Vec<Action>) {
         match message {
-            Message::Hello { .. } if self.stage == Stage::Live && !self.is_paused() => self.resume_meter(now_ms),
+            Message::Hello { guest_key, .. } => self.node_greeted(now_ms, guest_key, out),
             Message::Funded { transaction, vout } => {
                 if let Err(why) = self.node_funded(now_ms, &transaction, vout, out) {
                     self.break_off(now_ms, why, out);
@@ -101,6 +103,18 @@ impl Lease {
                 _ => self.end(now_ms, EndReason::HungUp(reason.to_string()), out),
             },
             _ => {}
+        }
+    }
+
+    fn node_greeted(&mut self, now_ms: u64, guest_key: Option<[u8; 32]>, out: &mut Vec<Action>) {
+        if self.stage == Stage::Live && !self.is_paused() {
+            self.resume_meter(now_ms);
+        }
+        let Side::Node(side) = &mut self.side else { return };
+        if let (None, Some(guest_key)) = (side.guest_key, guest_key) {
+            side.guest_key = Some(guest_key);
+            self.revision += 1;
+            out.push(Action::Boot { guest_key });
         }
     }
 
@@ -132,8 +146,8 @@ impl Lease {
     fn node_agrees(&mut self, now_ms: u64, proposal: &Proposal, out: &mut Vec<Action>) -> Result<(), String> {
         let Side::Node(side) = &self.side else { return Ok(()) };
         let secret = side.channel_secret.0;
-        let publisher_key = secp256k1::PublicKey::from_slice(&proposal.channel_key)
-            .map_err(|error| format!("the proposal's channel key: {error}"))?;
+        let publisher_key =
+            secp256k1::PublicKey::from_slice(&proposal.channel_key).map_err(|error| format!("the proposal's channel key: {error}"))?;
         let terms = ChannelTerms {
             publisher_key,
             node_key: secret.public_key(secp256k1::SECP256K1),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bitcoin::{OutPoint, Transaction};
 use xennet_market::price;
-use xennet_rama::{ChannelTerms, PublisherChannel, refund_height_for};
 use xennet_meter::interval_price;
+use xennet_rama::{ChannelTerms, PublisherChannel, refund_height_for};
 use xennet_task::{Proposal, Rates, Usage};
 
 use crate::lease::clip;
@@ -38,7 +38,10 @@ impl Lease {
             Input::Start => self.publisher_start(out),
             Input::LinkUp => self.publisher_link_up(out),
             Input::Heard(message) => self.publisher_heard(now_ms, message, out),
-            Input::Measured(figures) => self.publisher_measured(now_ms, figures, out),
+            Input::Measured { figures, host_key } => {
+                self.guest_host_key = Some(host_key);
+                self.publisher_measured(now_ms, figures, out);
+            }
             Input::MeasureFailed(why) if self.stage == Stage::Measuring => {
                 self.end(now_ms, EndReason::MeasureFailed(clip(&why)), out);
             }

@@ -133,6 +133,7 @@ impl Pair {
         };
         let secret = |byte| Secret(SecretKey::from_slice(&[byte; 32]).unwrap());
         let publisher = Side::Publisher(PublisherSide {
+            guest_key: [6; 32],
             channel_secret: secret(11),
             budget_sat: 10_000_000,
             lease_s: 120,
@@ -143,6 +144,7 @@ impl Pair {
             refund: None,
         });
         let node = Side::Node(NodeSide {
+            guest_key: None,
             channel_secret: secret(12),
             policy: xennet_market::NodePolicy { max_exposure_msat: u64::MAX, ..xennet_market::NodePolicy::default() },
             own_figures: figures(),
@@ -229,7 +231,8 @@ impl Pair {
                 }
             }
             Action::Dial => self.dialing = true,
-            Action::Boot => {
+            Action::Boot { guest_key } => {
+                assert_eq!(guest_key, [6; 32]);
                 let machine = Machine {
                     operating_system: "thin".into(),
                     cores: 1,
@@ -253,7 +256,7 @@ impl Pair {
             }
             Action::Measure => {
                 let figures = self.figures;
-                self.later(2_000, Who::Publisher, true, Input::Measured(figures));
+                self.later(2_000, Who::Publisher, true, Input::Measured { figures, host_key: [7; 32] });
             }
             Action::SpreadProposal(proposal) => {
                 self.later(10, Who::Publisher, false, Input::ProposalSpread(vec![0]));

@@ -39,13 +39,10 @@ pub async fn for_chain(shared: &Arc<Shared>, said: Said, role: Role, work_bits: 
     let unworked = Unworked::sign(&said, bits, shared.keys.identity(role))?;
     let hash = unworked.hash();
     let feerate = shared.chain.feerate().await?;
-    let prepared = {
-        let mut wallet = shared.wallet.lock().await;
-        wallet.sync(&shared.chain).await?;
-        wallet.prepare_announcement(unworked.as_bytes(), feerate)?
-    };
+    shared.wallet.sync(&shared.chain).await?;
+    let prepared = shared.wallet.prepare_announcement(unworked.as_bytes(), feerate)?;
     let nonce = work(shared, prepared.prefix().to_vec(), prepared.suffix().to_vec(), bits).await?;
-    let transaction = shared.wallet.lock().await.finish_announcement(prepared, nonce)?;
+    let transaction = prepared.finish(nonce)?;
     Ok(Ready { hash, message: xennet_chain::relay_bytes(&transaction), transaction: Some(transaction) })
 }
 

@@ -130,8 +130,7 @@ impl Inspector {
     /// # Errors
     /// If the message has no known form or too little work.
     pub fn check_work(&self, message: &[u8]) -> Result<u8, Refusal> {
-        let (TAG_BARE | TAG_TRANSACTION, carried) = message.split_first().map(|(tag, rest)| (*tag, rest)).ok_or(Refusal::Form)?
-        else {
+        let (TAG_BARE | TAG_TRANSACTION, carried) = message.split_first().map(|(tag, rest)| (*tag, rest)).ok_or(Refusal::Form)? else {
             return Err(Refusal::Form);
         };
         let work = work_of(&double_sha256(carried));

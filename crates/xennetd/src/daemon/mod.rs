@@ -33,14 +33,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use xennet_chain::ChainEvent;
 use xennet_identity::Role;
 use xennet_lease::{Action, Input, Lease};
 use xennet_overlay::OverlayEvent;
 use xennet_task::{AnnouncementHash, LeaseId};
-use xennet_tunnel::{Dialer, Listener};
+use xennet_tunnel::{Dialer, Listener, PipeTarget};
 
 use crate::clock;
 use crate::config::Config;
@@ -70,8 +70,8 @@ struct Running {
     dialer: Option<Dialer>,
     /// Node: the guest.
     machine: Option<Machine>,
-    /// Publisher: the key the guest's SSH server showed.
-    guest_host_key: Option<[u8; 32]>,
+    /// Node: where the tunnel's pipe leads; nowhere until the guest answers.
+    target: watch::Sender<Option<PipeTarget>>,
     /// Publisher: whether a job has it for itself.
     rented: bool,
 }
@@ -112,8 +112,7 @@ pub async fn run(config: Config, ready: impl FnOnce()) -> anyhow::Result<()> {
     let data_dir = config.data_dir.clone();
     let shared = Shared::open(config, happen.clone(), events.clone()).await?;
     let (requests, incoming) = mpsc::channel(64);
-    let server = control::serve(&control::socket_path(&data_dir), requests, events)
-        .context("the control socket cannot be opened")?;
+    let server = control::serve(&control::socket_path(&data_dir), requests, events).context("the control socket cannot be opened")?;
     forward(incoming, happen.clone(), Happening::Request);
     let (tunnel_events, incoming) = mpsc::channel(1024);
     forward(incoming, happen.clone(), Happening::Tunnel);
@@ -198,7 +197,12 @@ impl Daemon {
         };
         let store = daemon.shared.store.clone();
         for (_, own) in store.scan_json::<OwnTask>(Table::Tasks).context("the kept tasks cannot be read")? {
-            daemon.book.note(own.hash, own.task.clone(), own.file.work_bits, own.transaction.as_ref().map(bitcoin::Transaction::compute_txid));
+            daemon.book.note(
+                own.hash,
+                own.task.clone(),
+                own.file.work_bits,
+                own.transaction.as_ref().map(bitcoin::Transaction::compute_txid),
+            );
             daemon.book.own.insert(own.hash, own);
         }
         for (_, lease) in store.scan_json::<Lease>(Table::Leases).context("the kept leases cannot be read")? {
@@ -213,8 +217,7 @@ impl Daemon {
         if !lease.is_over() {
             self.logins.allow(id, lease.acceptance.ssh_key);
         }
-        let guest_host_key = None;
-        let running = Running { lease, kept, outbox: None, dialer: None, machine: None, guest_host_key, rented: false };
+        let running = Running { lease, kept, outbox: None, dialer: None, machine: None, target: watch::Sender::new(None), rented: false };
         self.leases.insert(id, running);
     }
 
@@ -373,7 +376,7 @@ impl Daemon {
             }
         }
         if let Some(persisted) = persisted {
-            self.carry_out(persisted).await;
+            self.carry_out(persisted);
         }
     }
 

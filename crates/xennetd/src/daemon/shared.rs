@@ -34,7 +34,7 @@ pub struct Shared {
     /// The chain.
     pub chain: Chain,
     /// Its coins.
-    pub wallet: Mutex<Wallet>,
+    pub wallet: Wallet,
     /// Its peers.
     pub overlay: Overlay,
     /// Checks announcements.
@@ -63,7 +63,7 @@ impl Shared {
         let ChainSettings::Embedded { dir, block_interval } = config.chain.clone();
         let chain = Chain::open(ChainConfig::Embedded { dir, block_interval }, chain_events).await?;
         super::forward(incoming, happen.clone(), Happening::Chain);
-        let mut wallet = Wallet::open(&config.data_dir, chain.network())?;
+        let wallet = Wallet::open(&config.data_dir, chain.network())?;
         wallet.sync(&chain).await.context("the wallet cannot read the chain")?;
         let schedule = TargetSchedule::REGTEST;
         let anchors = Arc::new(Anchors::default());
@@ -87,7 +87,7 @@ impl Shared {
             keys,
             store,
             chain,
-            wallet: Mutex::new(wallet),
+            wallet,
             overlay,
             inspector,
             anchors,
@@ -103,7 +103,7 @@ impl Shared {
 
     /// On the embedded chain a new wallet gets coins that are worth nothing, so that everything can be tried.
     async fn take_play_money(&self) -> anyhow::Result<()> {
-        let mut wallet = self.wallet.lock().await;
+        let wallet = &self.wallet;
         let balance = wallet.balance();
         if balance.confirmed_sat + balance.pending_sat > 0 {
             return Ok(());
@@ -157,8 +157,8 @@ impl Shared {
     }
 
     /// Money that can be spent and money that is on its way.
-    pub async fn balance(&self) -> control::BalanceView {
-        let balance = self.wallet.lock().await.balance();
+    pub fn balance(&self) -> control::BalanceView {
+        let balance = self.wallet.balance();
         control::BalanceView { confirmed_sat: balance.confirmed_sat, pending_sat: balance.pending_sat, locked_sat: 0 }
     }
 }

@@ -1,0 +1,243 @@
+//! The node's part of the loop: find out what this machine can do, choose tasks, take them.
+
+use std::sync::Arc;
+
+use xennet_identity::Role;
+use xennet_lease::{Input, Lease, LedgerKind, NodeSide, Secret, Side};
+use xennet_market::{Capabilities, Choice, check_work, consider};
+use xennet_meter::Figures;
+use xennet_task::{Acceptance, Announcement, AnnouncementHash, LeaseId, Said, Sealed};
+use xennet_tunnel::{DialConfig, Dialer};
+use xennet_vm::{Accelerator, Image};
+
+use super::happening::Happening;
+use super::inspect::TAG_BARE;
+use super::publisher::block_s;
+use super::{Daemon, announce, machine};
+use crate::clock;
+use crate::control::What;
+
+/// How long an acceptance stands before the publisher must have answered it, seconds.
+const ACCEPTANCE_VALID_S: u64 = 600;
+/// How long a node keeps a guest for a publisher that is out of reach, milliseconds.
+const PATIENCE_MS: u64 = 120_000;
+/// What a node expects closing to cost, satoshi per 1000 virtual bytes: 5 sat/vB.
+const CLOSE_FEERATE_SAT_PER_KVB: u64 = 5_000;
+/// Leading zero bits a node demands of a proposal's work.
+const PROPOSAL_WORK_BITS: u8 = 8;
+
+/// What a node has to sell, found out at its start.
+pub struct Seller {
+    /// The guest image.
+    pub image: Image,
+    /// How guests run.
+    pub accelerator: Accelerator,
+    /// What a guest on this machine was measured to be.
+    pub figures: Figures,
+    /// All of it, with no lease running.
+    pub whole: Capabilities,
+}
+
+impl Daemon {
+    /// Gets the image, finds out how guests run, measures one. Comes back with [`Happening::CanSell`].
+    pub(super) fn prepare_to_sell(&self) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let happening = match machine::prepare(&shared).await {
+                Ok(seller) => Happening::CanSell(Box::new(seller)),
+                Err(error) => Happening::CannotSell(error),
+            };
+            shared.happen(happening).await;
+        });
+    }
+
+    pub(super) fn can_sell(&mut self, seller: Seller) {
+        let figures = seller.figures;
+        let text = format!(
+            "this node sells {} cores of {} MHz ({}), {} MiB of memory, {} MiB of disk",
+            seller.whole.cores,
+            figures.core_mhz,
+            machine::name_of(&seller.accelerator),
+            seller.whole.memory_mib,
+            seller.whole.disk_mib
+        );
+        tracing::info!("{text}");
+        self.tell(What::Notice { text });
+        self.seller = Some(seller);
+        for id in self.leases.keys().copied().collect::<Vec<_>>() {
+            self.feed(id, Input::Start);
+        }
+        self.consider_waiting_tasks();
+    }
+
+    /// Considers the tasks that were not taken when they came in: there may be room now.
+    pub(super) fn consider_waiting_tasks(&mut self) {
+        if self.seller.is_none() {
+            return;
+        }
+        let waiting: Vec<_> = self.book.known.iter().filter(|(_, known)| !known.taken).map(|(hash, _)| *hash).collect();
+        for hash in waiting {
+            self.consider_task(hash);
+        }
+    }
+
+    /// May this node take the task? If so, it does.
+    pub(super) fn consider_task(&mut self, hash: AnnouncementHash) {
+        let Some(free) = self.free() else { return };
+        let Some(identity) = self.shared.mined(Role::Node) else { return };
+        let policy = &self.shared.config.policy;
+        let Some(known) = self.book.known.get_mut(&hash) else { return };
+        if known.taken || known.task.publisher.key == identity.key {
+            return;
+        }
+        let now = u32::try_from(clock::unix_s()).unwrap_or(u32::MAX);
+        let verdict =
+            check_work(known.work_bits, policy).map_err(|reason| vec![reason]).and_then(|()| consider(&known.task, &free, policy, now));
+        let choice = match verdict {
+            Ok(choice) => choice,
+            Err(reasons) => {
+                known.refusals = reasons.iter().map(ToString::to_string).collect();
+                return;
+            }
+        };
+        known.refusals.clear();
+        known.taken = true;
+        let work_bits = known.task.acceptance_work_bits;
+        let ssh_key = xennet_tunnel::public_key(&self.shared.keys.derive("node ssh", &hash.0));
+        let Choice { operating_system, compute, memory_mib, disk_mib, persistent_mib } = choice;
+        let acceptance = Acceptance {
+            task: hash,
+            node: identity,
+            ssh_key,
+            operating_system,
+            compute,
+            memory_mib,
+            disk_mib,
+            persistent_mib,
+            proposal_work_bits: PROPOSAL_WORK_BITS,
+            expires_at: u32::try_from(clock::unix_s() + ACCEPTANCE_VALID_S).unwrap_or(u32::MAX),
+        };
+        tracing::info!(task = %hash, "task suits this node: accepting");
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let said = Said::Acceptance(acceptance.clone());
+            let happening = match announce::for_overlay(&shared, said, Role::Node, work_bits).await {
+                Ok(ready) => Happening::AcceptanceReady { acceptance: Box::new(acceptance), hash: ready.hash, message: ready.message },
+                Err(error) => Happening::AcceptanceFailed(hash, format!("{error:#}")),
+            };
+            shared.happen(happening).await;
+        });
+    }
+
+    /// What is free now. `None` while this daemon sells nothing.
+    fn free(&self) -> Option<Capabilities> {
+        let mut free = self.seller.as_ref()?.whole.clone();
+        for running in self.leases.values().filter(|running| !running.lease.is_over()) {
+            let size = running.lease.size();
+            free.cores = free.cores.saturating_sub(size.cores);
+            free.memory_mib = free.memory_mib.saturating_sub(size.memory_mib);
+            free.disk_mib = free.disk_mib.saturating_sub(size.disk_mib);
+            free.persistent_mib = free.persistent_mib.saturating_sub(size.persistent_mib);
+        }
+        Some(free)
+    }
+
+    /// The acceptance has its work: the lease begins. It is on disk before the acceptance goes out.
+    pub(super) fn acceptance_ready(&mut self, acceptance: Acceptance, hash: AnnouncementHash, message: Vec<u8>) {
+        let Some(task) = self.book.known.get(&acceptance.task).map(|known| known.task.clone()) else { return };
+        let Some(seller) = &self.seller else { return };
+        let id = LeaseId::of(&acceptance.task, &hash);
+        let size = xennet_meter::Size {
+            cores: acceptance.compute.cores,
+            memory_mib: acceptance.memory_mib,
+            disk_mib: acceptance.disk_mib,
+            persistent_mib: acceptance.persistent_mib,
+        };
+        let side = NodeSide {
+            guest_key: None,
+            channel_secret: Secret(self.shared.keys.derive_keypair("channel", &id.0).secret_key()),
+            policy: self.shared.config.policy.clone(),
+            own_figures: Figures { cores: size.cores, memory_mib: size.memory_mib, disk_mib: size.disk_mib, ..seller.figures },
+            close_feerate_sat_per_kvb: CLOSE_FEERATE_SAT_PER_KVB,
+            patience_ms: PATIENCE_MS,
+            block_s: block_s(&self.shared.config.chain),
+            paused_since_ms: None,
+            settling: None,
+            settling_feerate_sat_per_kvb: 0,
+            asked_destination: false,
+        };
+        let tip = self.shared.anchors.tip();
+        let task_hash = acceptance.task;
+        let lease = Lease::new(task, task_hash, acceptance, hash, Side::Node(side), tip, clock::unix_ms());
+        let entry = lease.record(clock::unix_ms(), LedgerKind::Accepted, "");
+        self.adopt(lease, 0);
+        self.decided.push((id, entry));
+        self.outgoing.push(message);
+        self.feed(id, Input::Start);
+        self.stage_changed(id);
+    }
+
+    pub(super) fn acceptance_failed(&mut self, task: AnnouncementHash, why: String) {
+        tracing::warn!(%task, %why, "the acceptance could not be made");
+        if let Some(known) = self.book.known.get_mut(&task) {
+            known.taken = false;
+            known.refusals = vec![why];
+        }
+    }
+
+    /// A proposal on the overlay. Whose it is shows only when it is opened.
+    pub(super) fn on_proposal(&mut self, sealed: &Sealed) {
+        let secret = self.shared.keys.identity(Role::Node).secret_key();
+        let Ok(proposal) = sealed.open(&secret) else { return };
+        let id = proposal.lease_id();
+        let from_publisher = |running: &super::Running| running.lease.task.publisher == sealed.publisher;
+        if self.leases.get(&id).is_some_and(from_publisher) {
+            self.feed(id, Input::Proposal(proposal));
+        }
+    }
+
+    /// The same proposal, in the tunnel. It passes the same inspection.
+    pub(super) fn proposal_in_tunnel(&mut self, id: LeaseId, announcement: &str) {
+        let Ok(message) = hex::decode(announcement) else { return };
+        let Ok(inspected) = self.shared.inspector.inspect(&message, clock::unix_s()) else {
+            tracing::warn!(lease = %id, "a proposal in the tunnel that does not pass inspection");
+            return;
+        };
+        if let (Some(&TAG_BARE), Announcement { said: Said::Proposal(sealed), .. }) = (message.first(), &inspected.announcement) {
+            self.on_proposal(sealed);
+        }
+    }
+
+    pub(super) fn dial(&mut self, id: LeaseId) {
+        let Some(running) = self.leases.get_mut(&id) else { return };
+        if running.dialer.is_some() {
+            return;
+        }
+        let target = running.target.subscribe();
+        let config = DialConfig {
+            address: running.lease.task.address,
+            host_key: running.lease.task.ssh_host_key,
+            user: id.to_string(),
+            key_seed: self.shared.keys.derive("node ssh", &running.lease.task_hash.0),
+            pipe: machine::pipe_name(id),
+            target,
+        };
+        running.dialer = Some(Dialer::start(config, self.tunnel_events.clone()));
+    }
+
+    /// Mines the identity in the background, so that it is there when it is needed.
+    pub(super) fn mine_identity(&self) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let role = shared.config.role;
+            match shared.identity(role).await {
+                Ok(identity) => {
+                    tracing::info!(id = %identity.id(), "identity");
+                    let text = format!("identity {} is mined", identity.id());
+                    shared.tell(What::Notice { text });
+                }
+                Err(error) => tracing::warn!("no identity: {error:#}"),
+            }
+        });
+    }
+}

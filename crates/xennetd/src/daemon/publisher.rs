@@ -1,0 +1,301 @@
+//! The publisher's part of the loop: tasks go out, acceptances come in.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use rand::RngCore;
+use rand::rngs::OsRng;
+use xennet_identity::Role;
+use xennet_lease::{Input, Lease, PublisherSide, Secret, Side};
+use xennet_market::check_acceptance;
+use xennet_task::{Acceptance, Announcement, AnnouncementHash, Cancellation, Said, TaskFile, TaskId};
+use xennet_tunnel::{ListenConfig, ListenLimits, Listener};
+
+use super::book::OwnTask;
+use super::happening::{Answer, Happening};
+use super::inspect::Inspected;
+use super::{Daemon, announce, views};
+use crate::clock;
+use crate::config::ChainSettings;
+use crate::control::{Failure, FailureKind, Reply, TaskState, What};
+use crate::store::Table;
+
+/// What is left of a task's budget for one lease must pay for at least this much, satoshi: reserve, smallest change and a little use.
+const LEAST_BUDGET_SAT: u64 = 10_000;
+
+impl Daemon {
+    /// Opens the SSH server that nodes dial.
+    pub(super) async fn listen(&mut self) -> anyhow::Result<()> {
+        let address = self.shared.config.tunnel.listen;
+        let logins = Arc::clone(&self.logins);
+        let config = ListenConfig { address, host_key_seed: self.shared.keys.ssh_host_seed(), limits: ListenLimits::default() };
+        let authorize = Arc::new(move |login| {
+            let logins = Arc::clone(&logins);
+            Box::pin(async move { logins.check(login).await }) as futures::future::BoxFuture<'static, bool>
+        });
+        let listener = Listener::bind(config, authorize, self.tunnel_events.clone()).await?;
+        tracing::info!(address = %listener.local_addr(), "SSH server for nodes");
+        self.listener = Some(listener);
+        for id in self.leases.keys().copied().collect::<Vec<_>>() {
+            self.feed(id, Input::Start);
+        }
+        for own in self.book.own.values().filter(|own| own.state == TaskState::Open) {
+            self.outgoing.push(own.message.clone());
+        }
+        Ok(())
+    }
+
+    /// Checks a task, puts in the work, and comes back with [`Happening::TaskReady`]. Nothing is broadcast or paid before that.
+    pub(super) fn publish(&self, task_toml: &str, answer: Answer) {
+        let file = match TaskFile::parse(task_toml) {
+            Ok(file) => file,
+            Err(error) => {
+                let remedy = "correct the task file; `xennet publish --example` prints one that works";
+                let _ = answer.send(Err(Failure::new(FailureKind::BadInput, error.to_string(), remedy)));
+                return;
+            }
+        };
+        let Some(listener) = &self.listener else {
+            let failure = Failure::new(
+                FailureKind::Conflict,
+                "this daemon is a node, and a node only sells",
+                "publish from a publisher's data directory",
+            );
+            let _ = answer.send(Err(failure));
+            return;
+        };
+        let listens_at = self.shared.config.tunnel.announce.unwrap_or_else(|| listener.local_addr());
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let ready = async {
+                let balance = shared.wallet.balance();
+                let have = balance.confirmed_sat.saturating_add(balance.pending_sat);
+                let need = file.budget_sat.unwrap_or(LEAST_BUDGET_SAT).max(LEAST_BUDGET_SAT);
+                if have < need {
+                    let missing = need - have;
+                    return Err(Failure::new(
+                        FailureKind::NotEnoughMoney,
+                        format!("the wallet holds {have} sat, but this task needs {need} sat: {missing} sat are missing"),
+                        "pay them to `xennet wallet address`, or lower budget_sat in the task file",
+                    ));
+                }
+                make_task(&shared, file, listens_at)
+                    .await
+                    .map_err(|error| Failure::new(FailureKind::Internal, format!("{error:#}"), "see the daemon's log"))
+            };
+            match ready.await {
+                Ok(own) => shared.happen(Happening::TaskReady(Box::new(own), answer)).await,
+                Err(failure) => drop(answer.send(Err(failure))),
+            }
+        });
+    }
+
+    /// The task has its work: keep it, then let it go out.
+    pub(super) fn task_ready(&mut self, own: OwnTask, answer: Answer) {
+        let hash = own.hash;
+        let txid = own.transaction.as_ref().map(bitcoin::Transaction::compute_txid);
+        self.book.note(hash, own.task.clone(), own.file.work_bits, txid);
+        self.book.own.insert(hash, own);
+        self.keep_task(&hash);
+        let Some(own) = self.book.own.get(&hash) else { return };
+        self.outgoing.push(own.message.clone());
+        if let Some(transaction) = own.transaction.clone() {
+            self.broadcast_announcement(transaction);
+        }
+        self.tell(What::Task { task: hash, state: TaskState::Open, note: txid.map_or_else(String::new, |txid| format!("txid {txid}")) });
+        let view = self.task_view(&hash);
+        let _ = answer.send(view.map(|view| Reply::Task(Box::new(view))).ok_or_else(|| Failure::not_found(format!("task {hash}"), "")));
+    }
+
+    fn broadcast_announcement(&self, transaction: bitcoin::Transaction) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let sent = shared.chain.broadcast(&transaction).await;
+            if sent.is_ok()
+                && let Err(error) = shared.wallet.sent(&transaction)
+            {
+                tracing::warn!(%error, "the wallet does not know yet what was sent");
+            }
+            if let Err(error) = sent {
+                let text = format!("the chain does not take the announcement {}: {error}", transaction.compute_txid());
+                tracing::warn!("{text}");
+                shared.tell(What::Notice { text });
+            }
+        });
+    }
+
+    /// Writes an own task with this turn.
+    pub(super) fn keep_task(&mut self, hash: &AnnouncementHash) {
+        if let Some(own) = self.book.own.get(hash)
+            && let Err(error) = self.batch.put_json(Table::Tasks, &hash.0, own)
+        {
+            tracing::error!(task = %hash, %error, "a task cannot be written");
+        }
+    }
+
+    pub(super) fn cancel(&mut self, task: AnnouncementHash, answer: Answer) {
+        let Some(own) = self.book.own.get_mut(&task) else {
+            let _ = answer.send(Err(Failure::not_found(format!("own task {task}"), "`xennet tasks` lists them")));
+            return;
+        };
+        own.state = TaskState::Cancelled;
+        let publisher = own.task.publisher;
+        let work_bits = own.file.work_bits;
+        self.keep_task(&task);
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let said = Said::Cancellation(Cancellation { publisher, task });
+            match announce::for_overlay(&shared, said, Role::Publisher, work_bits).await {
+                Ok(ready) => shared.happen(Happening::CancellationReady(task, ready.message)).await,
+                Err(error) => tracing::warn!(%error, "the cancellation was not announced; the task is closed all the same"),
+            }
+        });
+        self.tell(What::Task { task, state: TaskState::Cancelled, note: String::new() });
+        let view = self.task_view(&task);
+        let _ = answer.send(view.map(|view| Reply::Task(Box::new(view))).ok_or_else(|| Failure::not_found(format!("task {task}"), "")));
+    }
+
+    /// Everything strangers announce arrives here, once it has passed inspection.
+    pub(super) fn on_announcement(&mut self, inspected: Inspected, height: Option<u32>) {
+        let Announcement { work_bits, said, hash, .. } = inspected.announcement;
+        match said {
+            Said::Task(task) => {
+                let txid = inspected.transaction.as_ref().map(bitcoin::Transaction::compute_txid);
+                let new = self.book.note(hash, task, work_bits, txid);
+                if height.is_some() {
+                    self.book.note_height(&hash, height);
+                }
+                if new {
+                    self.tell(What::Task { task: hash, state: TaskState::Open, note: String::new() });
+                    self.consider_task(hash);
+                }
+            }
+            Said::Acceptance(acceptance) => self.on_acceptance(acceptance, hash, work_bits),
+            Said::Proposal(sealed) => self.on_proposal(&sealed),
+            Said::Cancellation(cancellation) => {
+                let same = |known: &super::book::KnownTask| known.task.publisher.key == cancellation.publisher.key;
+                if self.book.known.get(&cancellation.task).is_some_and(same) && !self.book.own.contains_key(&cancellation.task) {
+                    self.book.known.remove(&cancellation.task);
+                    self.tell(What::Task { task: cancellation.task, state: TaskState::Cancelled, note: String::new() });
+                }
+            }
+        }
+    }
+
+    /// A node takes an own task.
+    fn on_acceptance(&mut self, acceptance: Acceptance, hash: AnnouncementHash, work_bits: u8) {
+        let Some(own) = self.book.own.get(&acceptance.task) else { return };
+        let id = xennet_task::LeaseId::of(&own.hash, &hash);
+        if self.leases.contains_key(&id) {
+            return;
+        }
+        if let Err(why) = self.why_not(own, &acceptance, work_bits) {
+            tracing::info!(task = %own.hash, node = %acceptance.node.id(), %why, "acceptance not taken");
+            return;
+        }
+        let budget_sat = self.budget_left(own);
+        let shared = &self.shared;
+        let side = PublisherSide {
+            guest_key: xennet_tunnel::public_key(&shared.keys.ssh_guest_seed()),
+            channel_secret: Secret(shared.keys.derive_keypair("channel", &id.0).secret_key()),
+            budget_sat,
+            lease_s: own.task.lease.max.as_secs(),
+            block_s: block_s(&shared.config.chain),
+            announcement: None,
+            paused: false,
+            unacknowledged: false,
+            refund: None,
+        };
+        let (task, task_hash) = (own.task.clone(), own.hash);
+        let tip = shared.anchors.tip();
+        let lease = Lease::new(task, task_hash, acceptance, hash, Side::Publisher(side), tip, clock::unix_ms());
+        self.adopt(lease, 0);
+        self.feed(id, Input::Start);
+        self.stage_changed(id);
+        self.fill_rents();
+    }
+
+    fn why_not(&self, own: &OwnTask, acceptance: &Acceptance, work_bits: u8) -> Result<(), String> {
+        if own.state != TaskState::Open {
+            return Err("the task is not open".into());
+        }
+        if work_bits < own.task.acceptance_work_bits {
+            return Err(format!("{work_bits} bits of work, but the task asks for {}", own.task.acceptance_work_bits));
+        }
+        let of_task: Vec<_> =
+            self.leases.values().filter(|running| running.lease.task_hash == own.hash && !running.lease.is_over()).collect();
+        if of_task.len() >= usize::from(own.task.machines) {
+            return Err(format!("all {} machines are leased", own.task.machines));
+        }
+        if of_task.iter().any(|running| running.lease.acceptance.node.key == acceptance.node.key) {
+            return Err("this node has a lease of the task already".into());
+        }
+        if self.budget_left(own) < LEAST_BUDGET_SAT {
+            return Err(format!("the budget is used up: {} sat are left", self.budget_left(own)));
+        }
+        let now = u32::try_from(clock::unix_s()).unwrap_or(u32::MAX);
+        check_acceptance(&own.task, acceptance, now)
+            .map_err(|reasons| reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    }
+
+    /// What may still be locked for a task: its budget, and the daemon's, less what its leases hold or have spent.
+    fn budget_left(&self, own: &OwnTask) -> u64 {
+        let held = |running: &super::Running| match (&running.lease.side, &running.lease.proposal) {
+            (Side::Publisher(_), Some(proposal)) => match (&running.lease.account, running.lease.is_over()) {
+                (Some(account), true) => account.total_sat(),
+                (None, true) => 0,
+                (_, false) => proposal.capacity_sat,
+            },
+            _ => 0,
+        };
+        let of_task: u64 = self.leases.values().filter(|running| running.lease.task_hash == own.hash).map(held).sum();
+        let open: u64 = self.leases.values().filter(|running| !running.lease.is_over()).map(held).sum();
+        let task_left = own.file.budget_sat.unwrap_or(u64::MAX).saturating_sub(of_task);
+        let daemon_left = self.shared.config.budget_sat.unwrap_or(u64::MAX).saturating_sub(open);
+        // No output may hold more than there are coins.
+        task_left.min(daemon_left).min(bitcoin::Amount::MAX_MONEY.to_sat())
+    }
+
+    /// Gives waiting jobs the leases that nobody has taken.
+    pub(super) fn fill_rents(&mut self) {
+        let mut waiting = Vec::new();
+        for (task, answer) in std::mem::take(&mut self.rents) {
+            if answer.is_closed() {
+                continue;
+            }
+            let free = |running: &&mut super::Running| running.lease.task_hash == task && !running.rented && !running.lease.is_over();
+            match self.leases.values_mut().find(free) {
+                Some(running) => {
+                    running.rented = true;
+                    let view = views::lease_view(running);
+                    let _ = answer.send(Ok(Reply::Lease(Box::new(view))));
+                }
+                None => waiting.push((task, answer)),
+            }
+        }
+        self.rents = waiting;
+    }
+}
+
+async fn make_task(shared: &Arc<super::Shared>, file: TaskFile, listens_at: std::net::SocketAddr) -> anyhow::Result<OwnTask> {
+    let publisher = shared.identity(Role::Publisher).await?;
+    let mut id = [0; 8];
+    OsRng.fill_bytes(&mut id);
+    let host_key = xennet_tunnel::public_key(&shared.keys.ssh_host_seed());
+    let now = u32::try_from(clock::unix_s()).context("the clock stands after 2106")?;
+    let task = file.task(TaskId(id), publisher, host_key, listens_at, now);
+    let said = Said::Task(task.clone());
+    let ready = match file.carrier {
+        xennet_task::Carrier::Chain => announce::for_chain(shared, said, Role::Publisher, file.work_bits).await?,
+        xennet_task::Carrier::Overlay => announce::for_overlay(shared, said, Role::Publisher, file.work_bits).await?,
+    };
+    let announce::Ready { hash, message, transaction } = ready;
+    Ok(OwnTask { task, hash, file, message, transaction, state: TaskState::Open })
+}
+
+/// How long a block takes, seconds.
+pub fn block_s(chain: &ChainSettings) -> u64 {
+    match chain {
+        ChainSettings::Embedded { block_interval, .. } => block_interval.as_secs().max(1),
+    }
+}
