@@ -71,7 +71,7 @@ pub fn search(
     let next = AtomicU64::new(start);
     let tried = AtomicU64::new(0);
     let over = AtomicBool::new(false);
-    // The range each thread is in; all below the lowest of them has been tried.
+    // Where the range begins that each thread is in or will take next; all below the lowest of them has been tried.
     let current: Vec<AtomicU64> = (0..threads).map(|_| AtomicU64::new(start)).collect();
     let (found, finds) = mpsc::channel();
     let begun = Instant::now();
@@ -83,7 +83,7 @@ pub fn search(
             threads: u32::try_from(threads).unwrap_or(u32::MAX),
             hashes,
             hashes_per_s: hashes.saturating_mul(1000) / milliseconds,
-            next_nonce: current.iter().map(|at| at.load(Ordering::Acquire)).min().unwrap_or(start),
+            next_nonce: current.iter().map(|at| at.load(Ordering::SeqCst)).min().unwrap_or(start),
         }
     };
 
@@ -94,8 +94,8 @@ pub fn search(
                 let (next, tried, over, try_range) = (&next, &tried, &over, &try_range);
                 move || {
                     while !over.load(Ordering::Relaxed) && !stop.is_thrown() {
-                        let first = next.fetch_add(RANGE, Ordering::AcqRel);
-                        at.store(first, Ordering::Release);
+                        let first = next.fetch_add(RANGE, Ordering::SeqCst);
+                        at.store(first, Ordering::SeqCst);
                         match try_range(first, RANGE) {
                             Some(nonce) => {
                                 tried.fetch_add(nonce.wrapping_sub(first).min(RANGE), Ordering::Relaxed);
@@ -107,6 +107,8 @@ pub fn search(
                                 tried.fetch_add(RANGE, Ordering::Relaxed);
                             }
                         }
+                        // Not above the next range this thread will take, so that no moment shows that range as tried.
+                        at.store(next.load(Ordering::SeqCst), Ordering::SeqCst);
                     }
                 }
             });

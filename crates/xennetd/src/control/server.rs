@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use xennet_task::LeaseId;
 
 use super::{Command, Event, Failure, FailureKind, MAX_COMMAND_BYTES, PIPE_PROTOCOL, Reply, What};
@@ -84,16 +85,19 @@ const MAX_SOCKET_PATH: usize = 107;
 /// Bytes each way between a client and a pipe at a time.
 const PIPE_BUFFER: usize = 64 * 1024;
 
-/// A served control socket. Dropping it stops serving; the socket file is removed.
+/// A served control socket. Dropping it stops serving and removes the socket file: nobody new gets in, those who listen to
+/// events hear their end, and answers that are on their way still arrive.
 #[derive(Debug)]
 pub struct Server {
     task: JoinHandle<()>,
+    stopped: CancellationToken,
     path: PathBuf,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
+        self.stopped.cancel();
         // Gone already is as good as removed.
         let _ = fs::remove_file(&self.path);
     }
@@ -105,12 +109,13 @@ impl Drop for Server {
 /// A socket left over by a killed daemon is replaced: the store's lock has already made sure that there is no other daemon.
 pub fn serve(path: &Path, requests: mpsc::Sender<Request>, events: broadcast::Sender<Event>) -> Result<Server, ServeError> {
     let listener = bind_private(path)?;
-    let app = router(Shared { requests, events });
+    let stopped = CancellationToken::new();
+    let app = router(Shared { requests, events, stopped: stopped.clone() });
     let task = tokio::spawn(async move {
         // Serving ends only when the task is aborted; accept errors are waited out inside.
         let _ = axum::serve(listener, app).await;
     });
-    Ok(Server { task, path: path.to_path_buf() })
+    Ok(Server { task, stopped, path: path.to_path_buf() })
 }
 
 /// Binds the socket so that at no instant anybody else could connect: inside a directory of mode 0700, then moved.
@@ -138,6 +143,7 @@ fn bind_private(path: &Path) -> Result<UnixListener, ServeError> {
 struct Shared {
     requests: mpsc::Sender<Request>,
     events: broadcast::Sender<Event>,
+    stopped: CancellationToken,
 }
 
 fn router(shared: Shared) -> Router {
@@ -172,16 +178,16 @@ async fn command(State(shared): State<Shared>, body: Result<Json<Command>, JsonR
 }
 
 async fn events(State(shared): State<Shared>) -> Sse<impl Stream<Item = Result<SseEvent, Infallible>>> {
-    let receiver = shared.events.subscribe();
-    let stream = futures::stream::unfold(receiver, |mut receiver| async move {
-        let event = match receiver.recv().await {
+    let listener = (shared.events.subscribe(), shared.stopped);
+    let stream = futures::stream::unfold(listener, |(mut receiver, stopped)| async move {
+        let event = match stopped.run_until_cancelled(receiver.recv()).await? {
             Ok(event) => event,
             Err(broadcast::error::RecvError::Lagged(missed)) => Event { at_ms: crate::clock::unix_ms(), what: What::Lagged { missed } },
             Err(broadcast::error::RecvError::Closed) => return None,
         };
         // Plain data always has a JSON form; were there none, the comment keeps the stream going.
         let sse = SseEvent::default().json_data(&event).unwrap_or_else(|_| SseEvent::default().comment("unencodable"));
-        Some((Ok(sse), receiver))
+        Some((Ok(sse), (receiver, stopped)))
     });
     Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
 }

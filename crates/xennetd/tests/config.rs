@@ -1,0 +1,196 @@
+//! Flags over file over defaults; every error says where, which field, which value, and what would be right.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::time::Duration;
+
+use clap::Parser;
+use xennet_identity::Role;
+use xennetd::config::{ChainSettings, Config, ConfigArgs, ConfigError};
+
+#[derive(Parser)]
+struct Program {
+    #[command(flatten)]
+    args: ConfigArgs,
+}
+
+/// Loads with this text as `xennet.toml` and these flags.
+fn load(text: &str, flags: &[&str]) -> Result<Config, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("xennet.toml"), text).unwrap();
+    let words = ["program", "--datadir", dir.path().to_str().unwrap()].into_iter().chain(flags.iter().copied());
+    Config::load(&Program::parse_from(words).args, Role::Publisher)
+}
+
+/// The message for a wrong file, without the path of the directory.
+fn message(text: &str) -> String {
+    let message = load(text, &[]).unwrap_err().to_string();
+    assert!(!message.contains('\n'), "{message}");
+    message.split_once("xennet.toml, ").unwrap().1.to_string()
+}
+
+#[test]
+fn without_a_file_the_defaults_fit_one_machine() {
+    let publisher = Config::new(Role::Publisher, "/data".into());
+    assert_eq!(publisher.overlay.listen, ["/ip4/127.0.0.1/tcp/28750".parse().unwrap()]);
+    assert_eq!(publisher.tunnel.listen, "127.0.0.1:28722".parse().unwrap());
+    let node = Config::new(Role::Node, "/data".into());
+    assert!(node.overlay.listen.is_empty(), "a node listens on no port");
+    assert_eq!(node.overlay.bootstrap, publisher.overlay.listen);
+    let ChainSettings::Embedded { dir, .. } = node.chain;
+    assert_eq!(dir.to_str(), Some("/data/chain"));
+}
+
+#[test]
+fn the_file_sets_every_field() {
+    let config = load(
+        r#"
+log = "warn,xennetd=debug"
+[chain]
+source = "embedded"
+dir = "/shared/chain"
+block_interval_s = 2
+[overlay]
+listen = ["/ip4/0.0.0.0/tcp/4000"]
+bootstrap = ["/ip4/203.0.113.7/tcp/28750", "/ip6/::1/tcp/1"]
+[publisher]
+listen = "0.0.0.0:22"
+announce = "203.0.113.7:2222"
+budget_sat = 100_000
+[limits]
+cores = 4
+memory_mib = 2048
+disk_mib = 10_000
+persistent_mib = 0
+bandwidth_kbit_s = 8000
+[policy]
+min_task_work_bits = 20
+max_interval = 60
+[policy.floor]
+cpu_msat_per_ghz_hour = 7
+"#,
+        &[],
+    )
+    .unwrap();
+    assert_eq!(config.log, "warn,xennetd=debug");
+    assert_eq!(config.chain, ChainSettings::Embedded { dir: "/shared/chain".into(), block_interval: Duration::from_secs(2) });
+    assert_eq!(config.overlay.listen.len(), 1);
+    assert_eq!(config.overlay.bootstrap.len(), 2);
+    assert_eq!(config.tunnel.announce, Some("203.0.113.7:2222".parse().unwrap()));
+    assert_eq!(config.budget_sat, Some(100_000));
+    assert_eq!((config.limits.cores, config.limits.persistent_mib), (Some(4), Some(0)));
+    assert_eq!(config.policy.min_task_work_bits, 20);
+    assert_eq!(config.policy.max_interval, Duration::from_secs(60));
+    assert_eq!(config.policy.floor.cpu_msat_per_ghz_hour, 7);
+    // What the file does not say keeps its default, also inside a table.
+    let default = Config::new(Role::Publisher, "/".into()).policy;
+    assert_eq!(config.policy.floor.memory_msat_per_gib_hour, default.floor.memory_msat_per_gib_hour);
+    assert_eq!(config.policy.max_lease, default.max_lease);
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let text = "log = \"warn\"\n[chain]\nblock_interval_s = 2\n[overlay]\nlisten = [\"/ip4/0.0.0.0/tcp/1\"]\n";
+    let flags = ["--log", "debug", "--block-interval", "9", "--overlay-listen", "none", "--tunnel-listen", "127.0.0.1:0"];
+    let config = load(text, &flags).unwrap();
+    assert_eq!(config.log, "debug");
+    let ChainSettings::Embedded { block_interval, .. } = config.chain;
+    assert_eq!(block_interval, Duration::from_secs(9));
+    assert!(config.overlay.listen.is_empty());
+    assert_eq!(config.tunnel.listen.port(), 0);
+}
+
+#[test]
+fn a_relative_chain_directory_is_meant_from_the_data_directory() {
+    let config = load("[chain]\ndir = \"../chain\"\n", &[]).unwrap();
+    let ChainSettings::Embedded { dir, .. } = config.chain;
+    assert_eq!(dir, config.data_dir.join("../chain"));
+}
+
+#[test]
+fn nobody_is_told_to_dial_himself() {
+    let config = load("", &["--bootstrap", "/ip4/127.0.0.1/tcp/28750", "--bootstrap", "/ip4/127.0.0.1/tcp/9"]).unwrap();
+    assert_eq!(config.overlay.bootstrap, ["/ip4/127.0.0.1/tcp/9".parse().unwrap()]);
+}
+
+#[test]
+fn an_unknown_field_is_refused_with_those_there_are() {
+    assert_eq!(
+        message("\n[chain]\nblock_intervall = 3\n"),
+        "line 3: chain.block_intervall: there is no such field; in [chain] there may be: source, dir, block_interval_s"
+    );
+    assert_eq!(
+        message("[chian]\n"),
+        "line 1: chian: there is no such field; at the top there may be: log, chain, overlay, publisher, limits, policy"
+    );
+    assert!(message("[policy]\nflor = 1\n").starts_with("line 2: policy.flor = 1: there is no such field; in [policy] there may be: "));
+    assert!(message("[policy.floor]\ncpu = 1\n").contains("policy.floor"));
+}
+
+#[test]
+fn a_wrong_value_is_shown_with_what_would_be_right() {
+    assert_eq!(
+        message("[chain]\nblock_interval_s = 0\n"),
+        "line 2: chain.block_interval_s = 0: it is out of bounds; write seconds between blocks, 1 to 3600"
+    );
+    assert_eq!(
+        message("[limits]\n\ncores = \"two\"\n"),
+        "line 3: limits.cores = \"two\": invalid type: string \"two\", expected u64; write cores, 1 to 1024"
+    );
+    assert_eq!(
+        message("[publisher]\nlisten = \"localhost\"\n"),
+        "line 2: publisher.listen = \"localhost\": it cannot be read (invalid socket address syntax); \
+         write an address and a port, such as \"0.0.0.0:28722\""
+    );
+    assert!(
+        message("[overlay]\nlisten = [\"127.0.0.1:1\"]\n").starts_with("line 2: overlay.listen = [\"127.0.0.1:1\"]: \"127.0.0.1:1\": ")
+    );
+    assert!(message("[policy]\nmin_task_work_bits = 1000\n").starts_with("line 2: policy.min_task_work_bits = 1000: "));
+    assert!(message("[chain]\nsource = \"bitcoind\"\n").contains("write \"embedded\""));
+    assert!(message("log = \"=====\"\n").starts_with("line 1: log = \"=====\": it cannot be read"));
+    assert!(message("chain = 3\n").starts_with("line 1: chain = 3: it must be a section"));
+}
+
+#[test]
+fn a_line_that_is_no_toml_is_shown() {
+    assert_eq!(
+        message("[chain]\nblock_interval_s 3\n").split(';').next(),
+        Some("line 2: block_interval_s 3: key with no value, expected `=`")
+    );
+    assert!(message("log = \"warn\n").starts_with("line 1: "));
+}
+
+#[test]
+fn a_file_that_was_asked_for_must_be_there() {
+    let error = load("", &["--config", "/nowhere/xennet.toml"]).unwrap_err();
+    assert_eq!(error.to_string(), "cannot read the configuration file /nowhere/xennet.toml");
+}
+
+#[test]
+fn a_wrong_flag_is_named() {
+    let error = load("", &["--overlay-listen", "localhost"]).unwrap_err().to_string();
+    assert!(error.starts_with("--overlay-listen: localhost: it is no address"), "{error}");
+    let error = load("", &["--log", "===="]).unwrap_err().to_string();
+    assert!(error.starts_with("--log: ====: "), "{error}");
+}
+
+#[test]
+fn a_daemon_in_the_background_is_given_the_same_flags() {
+    let words = [
+        "program",
+        "--datadir",
+        "/d",
+        "--chain-dir",
+        "/c",
+        "--bootstrap",
+        "/ip4/127.0.0.1/tcp/9",
+        "--log",
+        "warn",
+        "--overlay-listen",
+        "none",
+    ];
+    let args = Program::parse_from(words).args;
+    let again: Vec<_> = ["program".into()].into_iter().chain(args.to_args().unwrap()).collect();
+    let again = Program::parse_from(again).args;
+    assert_eq!(format!("{args:?}"), format!("{again:?}"));
+}
