@@ -11,8 +11,8 @@
 //!             rate, bans, size, repeats       │ Ignore: counted, not passed on
 //!                                             ╰ Reject: counted, a strike; enough strikes and the peer is cut off
 //! ```
-//! A peer that arrives late asks its neighbours for what they announced recently ([`sync`](crate) in the sources), and what they send
-//! goes through the same judge. A peer configured without listen addresses opens no listening socket at all.
+//! A peer that arrives late asks its neighbours for what was announced recently, and what they send goes through the same judge. A peer
+//! configured without listen addresses opens no listening socket at all. `docs/overlay.md` lays out the bytes and the bounds.
 mod address;
 mod behaviour;
 mod bootstrap;

@@ -34,6 +34,32 @@ async fn a_message_goes_from_end_to_end_of_three_in_a_row() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_peers_that_know_one_address_all_hear_each_other() {
+    let (first, address) = listener(&[]).await;
+    let mut parties = vec![first];
+    for n in 0..19 {
+        // Every other one only dials.
+        let listen: &[&str] = if n % 2 == 0 { &[ANY_PORT] } else { &[] };
+        parties.push(start(config(listen, &[&address])).unwrap());
+    }
+    until("all are connected", || parties.iter().all(|party| !party.overlay.peers().is_empty())).await;
+    let began = std::time::Instant::now();
+    for (n, party) in parties.iter().enumerate() {
+        party.overlay.publish(format!("task {n}").into_bytes()).unwrap();
+    }
+    for (own, party) in parties.iter_mut().enumerate() {
+        let mut heard = vec![format!("task {own}").into_bytes()];
+        while heard.len() < 20 {
+            heard.push(party.next_message().await);
+        }
+        heard.sort();
+        heard.dedup();
+        assert_eq!(heard.len(), 20);
+    }
+    println!("20 messages reached 20 peers in {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_joiner_gets_what_was_announced_before_it_came() {
     let (middle, address) = listener(&[]).await;
     let publisher = dialer(&[&address]);
