@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bitcoin::absolute::LockTime;
 use bitcoin::key::rand::rngs::OsRng;
-use bitcoin::secp256k1::{Message, SECP256K1, SecretKey};
+use bitcoin::secp256k1::{All, Message, Secp256k1, SecretKey};
 use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, CompressedPublicKey, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness, ecdsa};
@@ -26,6 +26,7 @@ const INPUT_VBYTES: u64 = 68;
 
 /// Owner of the coinbases.
 pub(super) struct Faucet {
+    curve: Secp256k1<All>,
     secret: SecretKey,
     public: CompressedPublicKey,
     script: ScriptBuf,
@@ -46,9 +47,10 @@ impl Faucet {
             }
             Err(e) => return Err(ChainError::io("cannot read", path)(e)),
         };
-        let public = CompressedPublicKey(secret.public_key(SECP256K1));
+        let curve = Secp256k1::new();
+        let public = CompressedPublicKey(secret.public_key(&curve));
         let script = ScriptBuf::new_p2wpkh(&public.wpubkey_hash());
-        Ok(Faucet { secret, public, script })
+        Ok(Faucet { curve, secret, public, script })
     }
 
     /// Where new blocks pay to.
@@ -105,7 +107,7 @@ impl Faucet {
                 .p2wpkh_signature_hash(input, &self.script, coin.output.value, EcdsaSighashType::All)
                 .map_err(|e| ChainError::Kernel(format!("the faucet cannot sign: {e}")))?;
             let signature = ecdsa::Signature {
-                signature: SECP256K1.sign_ecdsa(&Message::from(hash), &self.secret),
+                signature: self.curve.sign_ecdsa(&Message::from(hash), &self.secret),
                 sighash_type: EcdsaSighashType::All,
             };
             if let Some(witness) = cache.witness_mut(input) {

@@ -188,7 +188,7 @@ impl Shared {
     /// Connects, and checks that the other end is a host of our chain.
     async fn connect(&self) -> Result<UnixStream, Failed> {
         let mut stream = UnixStream::connect(self.place.socket()).await.map_err(Failed::Unsent)?;
-        let hello = tokio::time::timeout(ANSWER, wire::read_frame::<Said>(&mut stream, MAX_SAID)).await;
+        let hello = tokio::time::timeout(PATIENCE, wire::read_frame::<Said>(&mut stream, MAX_SAID)).await;
         match hello {
             Ok(Ok(Some(Said::Hello { protocol, .. }))) if protocol != PROTOCOL => {
                 let why = format!("it speaks version {protocol} of the protocol, and this is version {PROTOCOL}");

@@ -11,7 +11,7 @@ use bdk_wallet::rusqlite::Connection;
 use bdk_wallet::{KeychainKind, LoadError, LoadMismatch, LoadWithPersistError};
 use bitcoin::bip32::{DerivationPath, Xpriv, Xpub};
 use bitcoin::key::rand::{RngCore as _, rngs::OsRng};
-use bitcoin::secp256k1::SECP256K1;
+use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{Network, NetworkKind};
 
 use super::{Inner, WalletError};
@@ -75,10 +75,11 @@ fn descriptor(master: &Xpriv, network: Network, keychain: u8) -> Result<String, 
         NetworkKind::Main => 0,
         NetworkKind::Test => 1,
     };
+    let curve = Secp256k1::new();
     let path: DerivationPath = format!("84h/{coin}h/0h").parse().map_err(build)?;
-    let account = master.derive_priv(SECP256K1, &path).map_err(build)?;
-    let public = Xpub::from_priv(SECP256K1, &account);
-    Ok(format!("wpkh([{}/84h/{coin}h/0h]{public}/{keychain}/*)", master.fingerprint(SECP256K1)))
+    let account = master.derive_priv(&curve, &path).map_err(build)?;
+    let public = Xpub::from_priv(&curve, &account);
+    Ok(format!("wpkh([{}/84h/{coin}h/0h]{public}/{keychain}/*)", master.fingerprint(&curve)))
 }
 
 fn read_words(path: &Path) -> Result<Option<Mnemonic>, WalletError> {

@@ -8,7 +8,6 @@ use bdk_wallet::chain::ChainPosition;
 use bdk_wallet::error::CreateTxError;
 use bdk_wallet::miniscript::psbt::PsbtExt as _;
 use bdk_wallet::{KeychainKind, TxOrdering};
-use bitcoin::secp256k1::SECP256K1;
 use bitcoin::{Amount, FeeRate, OutPoint, Psbt, ScriptBuf, Transaction, TxIn, TxOut};
 
 use super::{Inner, Ticket, Wallet, WalletError};
@@ -84,8 +83,10 @@ impl Inner {
 
     /// Signs all inputs.
     pub(super) fn sign(&self, mut psbt: Psbt) -> Result<Transaction, WalletError> {
-        psbt.sign(&self.master, SECP256K1).map_err(|(_, why)| WalletError::Build(format!("an input could not be signed: {why:?}")))?;
-        psbt.finalize_mut(SECP256K1).map_err(|why| WalletError::Build(why.first().map(ToString::to_string).unwrap_or_default()))?;
+        psbt.sign(&self.master, self.bdk.secp_ctx())
+            .map_err(|(_, why)| WalletError::Build(format!("an input could not be signed: {why:?}")))?;
+        psbt.finalize_mut(self.bdk.secp_ctx())
+            .map_err(|why| WalletError::Build(why.first().map(ToString::to_string).unwrap_or_default()))?;
         psbt.extract_tx().map_err(|why| WalletError::Build(why.to_string()))
     }
 

@@ -121,13 +121,13 @@ async fn the_size_on_the_chain_is_the_payload_and_a_fixed_part() {
     }
     assert_eq!(size(&unworked(356)).0 - size(&unworked(292)).0, 64, "64 bytes more cost 64 vB, for they are no witness");
 
-    println!("what           with signature   without   difference");
+    println!("what           with signature   without   difference   relayed B");
     for kind in ["task", "acceptance", "proposal", "cancellation"] {
         let bytes = typical(kind);
         let unworked = &bytes[..bytes.len() - NONCE];
-        let (with, ..) = size(unworked);
+        let (with, _, relayed) = size(unworked);
         let (without, ..) = size(&unworked[..unworked.len() - SIGNATURE]);
-        println!("{kind:14} {with:14} {without:9} {:12}", with - without);
+        println!("{kind:14} {with:14} {without:9} {:12} {relayed:11}", with - without);
         assert!((SIGNATURE..SIGNATURE + 4).contains(&(with - without)));
     }
 }
