@@ -1,8 +1,8 @@
 //! What the mempool takes and what it refuses, by name.
 
-use xennet_chain::{ChainError, Refusal, Status};
+use xennet_chain::{ChainError, ChainEvent, Refusal, Status};
 
-use crate::rig::{Lock, gone, output, rig, seen};
+use crate::rig::{Lock, output, rig, seen};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_spend_is_seen_unconfirmed_then_confirmed() {
@@ -70,12 +70,8 @@ async fn a_replacement_must_pay_for_itself_and_for_what_it_replaces() {
     rig.chain.broadcast(&enough).await.unwrap();
     let mut waiting = vec![first.compute_txid(), child.compute_txid()];
     while !waiting.is_empty() {
-        let txid = rig
-            .until(|event| match event {
-                xennet_chain::ChainEvent::Gone { txid } => Some(txid),
-                _ => None,
-            })
-            .await;
+        let gone = |event| if let ChainEvent::Gone { txid } = event { Some(txid) } else { None };
+        let txid = rig.until(gone).await;
         waiting.retain(|other| *other != txid);
     }
     assert_eq!(rig.chain.transaction(&first.compute_txid()).await.unwrap(), None);
@@ -86,7 +82,6 @@ async fn a_replacement_must_pay_for_itself_and_for_what_it_replaces() {
         Refusal::SpentInput { outpoint: coin, by: enough.compute_txid() },
         "after that the coin is spent for good"
     );
-    let _ = gone(first.compute_txid());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
