@@ -1,10 +1,13 @@
 //! The Xennet daemon as a library: the store, the control API, the configuration, the keys, mining, and the loop that
 //! joins the pure parts to the hands.
 
+pub mod bench;
 pub mod clock;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod guest;
 pub mod keys;
 pub mod mining;
+pub mod program;
 pub mod store;
