@@ -29,27 +29,37 @@ done
 
 # --- which packages, exactly ---------------------------------------------------------------------------------
 step 1/5 asking apt for the packages
+# Runs a command with the packages' names as its last arguments; the metapackage is replaced by its kernel.
+with_packages() { lines packages | sed "s/^linux-image-cloud-amd64$/$kernel/" | xargs "$@"; }
 resolve() {
     kernel=$(apt-cache show --no-all-versions linux-image-cloud-amd64 2>/dev/null |
         sed -n 's/^Depends: \(linux-image-[^ ,]*\).*/\1/p')
     [ -n "$kernel" ] || return 1
     # Asked from an empty folder: apt leaves out what lies in the current one.
-    (cd "$work/empty" && apt-get -qq --print-uris download \
-        $(lines packages | sed "s/^linux-image-cloud-amd64$/$kernel/")) >"$work/uris" 2>"$work/apt.log"
+    (cd "$work/empty" && with_packages apt-get -qq --print-uris download) >"$work/uris" 2>"$work/apt.log"
 }
 update() { [ "$(id -u)" = 0 ] && apt-get -qq update >"$work/apt.log" 2>&1; }
 resolve || { update && resolve; } ||
     die "apt does not know all packages of $here/packages: run 'apt-get update' as root ($(tail -n1 "$work/apt.log" 2>/dev/null))"
 
 step 2/5 fetching "$(wc -l <"$work/uris")" packages
+# A file with a wrong hash goes, since apt would take it for done; so do packages of earlier builds.
 have_all() {
+    for file in "$debs"/*.deb; do
+        ! [ -f "$file" ] || grep -qF " ${file##*/} " "$work/uris" || rm -f "$file"
+    done
+    missing=0
     while read -r _ name _ sum; do
-        [ -f "$debs/$name" ] && [ "SHA256:$(hash_of "$debs/$name")" = "$sum" ] || return 1
+        if ! [ -f "$debs/$name" ] || [ "SHA256:$(hash_of "$debs/$name")" != "$sum" ]; then
+            rm -f "$debs/$name"
+            missing=1
+        fi
     done <"$work/uris"
+    return $missing
 }
 fetch() {
-    (cd "$debs" && apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=3 -o Acquire::http::Timeout=30 download \
-        $(lines packages | sed "s/^linux-image-cloud-amd64$/$kernel/")) >"$work/apt.log" 2>&1
+    (cd "$debs" && with_packages apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=3 \
+        -o Acquire::http::Timeout=30 download) >"$work/apt.log" 2>&1
 }
 have_all || fetch || { update && resolve && fetch; } || die "packages could not be fetched: $(tail -n1 "$work/apt.log")"
 have_all || die "a fetched package does not have the hash that apt's index names"

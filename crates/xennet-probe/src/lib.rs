@@ -19,5 +19,5 @@ mod chain;
 
 pub use chain::chain;
 
-/// Operations of one step of [`chain`], each of which needs the result of the one before and takes a real core one cycle.
-pub const OPERATIONS_PER_STEP: u64 = 3;
+/// Cycles that a real core takes for one step of [`chain`].
+pub const CYCLES_PER_STEP: u64 = 9;

@@ -5,17 +5,18 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use tokio::process::Command;
-use tokio::task::JoinSet;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{ChildStdout, Command};
+use tokio::time::timeout;
 
 use crate::accelerator::Accelerator;
-use crate::control::greeting;
+use crate::control::knock;
 use crate::cpio::Archive;
 use crate::error::{Doing, VmError};
 use crate::host;
 use crate::image::Image;
 use crate::spec::VmSpec;
-use crate::vm::Vm;
+use crate::vm::{READY, Vm};
 
 /// From the first system call to the greeting of the guest's SSH server, in the order of the rounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +94,7 @@ async fn bare(image: &Image, accelerator: Accelerator, dir: &Path) -> Result<Dur
     };
     let begun = Instant::now();
     let mut child = Command::new(host::qemu()?)
-        .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "null"])
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"])
         .args(["-machine", "q35,usb=off,smbus=off,vmport=off,sata=off", "-smp", "1"])
         .args(["-m", &format!("{MEMORY_MIB}M"), "-accel", accelerator, "-cpu", cpu])
         .arg("-kernel")
@@ -106,12 +107,15 @@ async fn bare(image: &Image, accelerator: Accelerator, dir: &Path) -> Result<Dur
         .args(["-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random"])
         .args(["-device", "virtio-balloon-pci,free-page-reporting=on"])
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
         .doing(|| "starting QEMU".into())?;
-    let answered = first_greeting(address, begun).await;
+    let answered = match child.stdout.take() {
+        Some(console) => timeout(WITHIN, first_greeting(console, address)).await.is_ok(),
+        None => false,
+    };
     let took = begun.elapsed();
     // Collected here, so that the next round has the processor to itself.
     let _ = child.kill().await;
@@ -119,23 +123,13 @@ async fn bare(image: &Image, accelerator: Accelerator, dir: &Path) -> Result<Dur
     if answered { Ok(took) } else { Err(VmError::NotReady { waited: took, console: "(not kept)".into() }) }
 }
 
-/// Knocks every 50 ms without waiting for earlier knocks, so that the answer is noticed as soon as it can be.
-async fn first_greeting(address: SocketAddr, begun: Instant) -> bool {
-    let mut knocks = JoinSet::new();
-    while begun.elapsed() < WITHIN {
-        knocks.spawn(greeting(address));
-        let pause = tokio::time::sleep(Duration::from_millis(50));
-        tokio::pin!(pause);
-        loop {
-            tokio::select! {
-                () = &mut pause => break,
-                Some(answer) = knocks.join_next() => if matches!(answer, Ok(Some(_))) { return true; },
-            }
-        }
-        // The oldest ones met no guest and hang in QEMU; those it gives up by itself.
-        if knocks.len() > 200 {
-            knocks.abort_all();
+/// Reads the console for the image's word that its SSH server starts, then asks the server.
+async fn first_greeting(console: ChildStdout, address: SocketAddr) {
+    let mut lines = BufReader::new(console).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if line.contains(READY) {
+            break;
         }
     }
-    false
+    knock(address).await;
 }

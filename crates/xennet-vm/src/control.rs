@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
+use tokio::time::{sleep, timeout};
 
 use crate::error::{Doing, VmError};
 use crate::folder::SOCKET;
@@ -14,6 +16,9 @@ use crate::record::Record;
 
 /// How many ports are tried. Each may be taken by another program between our look and QEMU's.
 const PORT_TRIES: u32 = 32;
+/// How long one knock waits: QEMU takes the connection whether or not the guest listens yet.
+const ONE_KNOCK: Duration = Duration::from_secs(2);
+const BETWEEN_KNOCKS: Duration = Duration::from_millis(25);
 
 /// Connects to QEMU, opens the port to the guest's SSH server if there is none yet, asks which threads are the
 /// guest's processors.
@@ -43,8 +48,18 @@ async fn open_port(qmp: &Qmp) -> Result<u16, VmError> {
     Err(VmError::NoPort { tries: PORT_TRIES, said })
 }
 
+/// Asks the SSH server at this address until it answers, for ever.
+pub(crate) async fn knock(address: SocketAddr) -> String {
+    loop {
+        if let Ok(Some(greeting)) = timeout(ONE_KNOCK, greeting(address)).await {
+            return greeting;
+        }
+        sleep(BETWEEN_KNOCKS).await;
+    }
+}
+
 /// The first line of an SSH server, if there is one at this address.
-pub(crate) async fn greeting(address: SocketAddr) -> Option<String> {
+async fn greeting(address: SocketAddr) -> Option<String> {
     let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
     let mut line = Vec::new();
     // RFC 4253: the line has 255 bytes at most.

@@ -8,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
-use crate::control::{greeting, take_control};
+use crate::control::{knock, take_control};
 use crate::disk;
 use crate::error::{Doing, VmError};
 use crate::folder::{SOCKET, clean, make_files, make_folder, open_folder};
@@ -24,13 +24,12 @@ use crate::record::{Record, host_boot};
 use crate::spec::VmSpec;
 
 /// What the image's init writes on the console once its SSH server starts.
-const READY: &str = "xennet: ready";
+pub(crate) const READY: &str = "xennet: ready";
 /// How much of the console is kept for messages.
 const CONSOLE_KEPT: usize = 4 * 1024;
 /// Between two looks at the console.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// How long one try to reach the SSH server may take, and how long the console is trusted before a try without
-/// its word.
+/// How long the console is trusted to tell before the SSH server is tried without its word.
 const TRY: Duration = Duration::from_secs(2);
 /// How long a guest with a persistent disk has to power off by itself.
 const POWER_OFF_WITHIN: Duration = Duration::from_secs(10);
@@ -183,26 +182,28 @@ impl Vm {
     /// # Errors
     /// When the guest ends or `within` passes; the message holds the end of its console.
     pub async fn wait_ready(&self, within: Duration) -> Result<String, VmError> {
-        let begun = Instant::now();
-        let mut told = lock(&self.own).is_none();
-        let mut next_try = if told { begun } else { begun + TRY };
-        while begun.elapsed() < within {
-            if !self.is_running() {
-                let said = self.take_log();
-                let console = format!("{}\n{said}", self.console().await).trim().to_owned();
-                return Err(VmError::GuestEnded { console });
+        let told = async {
+            while !self.console().await.contains(READY) {
+                sleep(LOOK_EVERY).await;
             }
-            told = told || self.console().await.contains(READY);
-            if told || Instant::now() >= next_try {
-                let left = within.saturating_sub(begun.elapsed()).min(TRY);
-                if let Ok(Some(greeting)) = timeout(left, greeting(self.guest_ssh())).await {
-                    return Ok(greeting);
-                }
-                next_try = Instant::now() + TRY;
+            knock(self.guest_ssh()).await
+        };
+        // The console may have been read by an earlier daemon. A knock at a guest that still boots can hang in QEMU, so
+        // this one must not hold up the other.
+        let untold = async {
+            let started_here = lock(&self.own).is_some();
+            sleep(if started_here { TRY } else { Duration::ZERO }).await;
+            knock(self.guest_ssh()).await
+        };
+        tokio::select! {
+            greeting = told => Ok(greeting),
+            greeting = untold => Ok(greeting),
+            () = self.process.ended() => {
+                let console = format!("{}\n{}", self.console().await, self.take_log()).trim().to_owned();
+                Err(VmError::GuestEnded { console })
             }
-            sleep(LOOK_EVERY).await;
+            () = sleep(within) => Err(VmError::NotReady { waited: within, console: self.console().await }),
         }
-        Err(VmError::NotReady { waited: within, console: self.console().await })
     }
 
     /// Where the guest's SSH server is reached: a port of 127.0.0.1.
