@@ -68,6 +68,8 @@ pub struct Account {
     pub traffic_before: u64,
     /// Bytes through the present connection.
     pub traffic_now: u64,
+    /// Bytes through the present connection from before the lease was live: measuring is free.
+    pub traffic_free: u64,
     /// Counts payments.
     pub payments: u32,
     /// When the last payment was signed or put on disk, unix milliseconds.
@@ -135,6 +137,7 @@ impl Account {
             meter: Meter::new(size),
             traffic_before: 0,
             traffic_now: 0,
+            traffic_free: 0,
             payments: 0,
             last_payment_ms: now_ms,
             acked_total_sat: 0,
@@ -166,12 +169,18 @@ impl Account {
     }
 
     pub(crate) fn set_traffic(&mut self, connection_bytes: u64) {
-        self.traffic_now = self.traffic_now.max(connection_bytes);
+        self.traffic_now = self.traffic_now.max(connection_bytes.saturating_sub(self.traffic_free));
         self.meter.traffic(self.traffic_before.saturating_add(self.traffic_now));
     }
 
     pub(crate) fn connection_over(&mut self) {
         self.traffic_before = self.traffic_before.saturating_add(self.traffic_now);
         self.traffic_now = 0;
+        self.traffic_free = 0;
+    }
+
+    /// What went through the present connection so far was for measuring.
+    pub(crate) fn traffic_before_live(&mut self, connection_bytes: u64) {
+        self.traffic_free = connection_bytes;
     }
 }

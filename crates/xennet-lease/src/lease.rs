@@ -1,164 +1,12 @@
 //! The lease itself: what both sides keep, and how it moves.
 
 use serde::{Deserialize, Serialize};
-use xennet_market::NodePolicy;
 use xennet_meter::{Figures, Size};
 use xennet_rama::Spend;
 use xennet_task::{Acceptance, AnnouncementHash, LeaseId, Proposal, Task};
 
 use crate::account::Price;
-use crate::{Account, Action, CloseReason, Ending, Input, LedgerEntry, LedgerKind, Machine, Message};
-
-/// How far a lease has come. The same on both sides.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "stage", rename_all = "snake_case")]
-pub enum Stage {
-    /// The node took the task; the tunnel is not up yet.
-    Accepted,
-    /// The tunnel is up; the guest boots.
-    Connected,
-    /// The guest answers; the publisher measures it.
-    Measuring,
-    /// The publisher proposed; the node considers.
-    Proposed,
-    /// The node agreed; the channel is being funded.
-    Agreed,
-    /// The guest is the publisher's, and is paid for.
-    Live,
-    /// No more is served; the last payment goes on chain.
-    Closing {
-        /// Why.
-        reason: CloseReason,
-    },
-    /// The chain has the end of the channel.
-    Settled {
-        /// The transaction.
-        txid: bitcoin::Txid,
-        /// How it ended the channel, and every satoshi of it.
-        spend: Spend,
-    },
-    /// Over before anything was locked on chain.
-    Ended {
-        /// Why.
-        reason: EndReason,
-    },
-}
-
-/// Why a lease ended with nothing locked on chain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[serde(rename_all = "snake_case")]
-pub enum EndReason {
-    /// Nobody came.
-    #[error("no tunnel within {within_s} s: is the publisher's address reachable from the node?")]
-    NoTunnel {
-        /// Seconds waited.
-        within_s: u64,
-    },
-    /// The task's time for the proposal ran out.
-    #[error("no agreement within the {within_s} s the task allows for the proposal")]
-    TooLate {
-        /// The task's time for the proposal, seconds.
-        within_s: u64,
-    },
-    /// The publisher refused what it measured.
-    #[error("the machine does not suit the task: {}", .0.join("; "))]
-    MachineRefused(Vec<String>),
-    /// The node refused the terms.
-    #[error("the proposal does not suit the node: {}", .0.join("; "))]
-    ProposalRefused(Vec<String>),
-    /// There is no guest.
-    #[error("the guest failed: {0}")]
-    MachineFailed(String),
-    /// The guest could not be measured.
-    #[error("the guest could not be measured: {0}")]
-    MeasureFailed(String),
-    /// The channel could not be funded.
-    #[error("the channel could not be funded: {0}")]
-    FundingFailed(String),
-    /// The other side hung up.
-    #[error("the other side hung up: {0}")]
-    HungUp(String),
-    /// Node: what was paid is not worth a transaction.
-    #[error("there is nothing to settle: {0}")]
-    NothingToSettle(String),
-    /// The own user wanted an end.
-    #[error("cancelled")]
-    Cancelled,
-    /// The other side broke the protocol.
-    #[error("the other side broke the protocol: {0}")]
-    Protocol(String),
-}
-
-/// What only the publisher keeps.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PublisherSide {
-    /// The ed25519 public key with which it logs in to the guest.
-    pub guest_key: [u8; 32],
-    /// Secret of the publisher's key in the channel, made for this lease alone.
-    pub channel_secret: Secret,
-    /// The most it may lock in the channel, satoshi.
-    pub budget_sat: u64,
-    /// How long the lease shall last at most, seconds.
-    pub lease_s: u64,
-    /// Expected time between two blocks, seconds.
-    pub block_s: u64,
-    /// The proposal's announcement, once spread.
-    pub announcement: Option<Vec<u8>>,
-    /// Whether the node says the guest stands still.
-    pub paused: bool,
-    /// Whether a payment waits for its acknowledgement.
-    pub unacknowledged: bool,
-    /// The refund, once broadcast.
-    pub refund: Option<bitcoin::Transaction>,
-}
-
-/// What only the node keeps.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct NodeSide {
-    /// The key the publisher logs in to the guest with, once it said so.
-    pub guest_key: Option<[u8; 32]>,
-    /// Secret of the node's key in the channel, made for this lease alone.
-    pub channel_secret: Secret,
-    /// The owner's policy when the lease began.
-    pub policy: NodePolicy,
-    /// What the node measured of such a machine itself.
-    pub own_figures: Figures,
-    /// What it expects closing to cost, satoshi per 1000 virtual bytes.
-    pub close_feerate_sat_per_kvb: u64,
-    /// How long it waits for a publisher that is gone, milliseconds.
-    pub patience_ms: u64,
-    /// Expected time between two blocks, seconds.
-    pub block_s: u64,
-    /// Since when the guest stands still for want of payment, unix milliseconds.
-    pub paused_since_ms: Option<u64>,
-    /// The settling transaction, once broadcast.
-    pub settling: Option<bitcoin::Transaction>,
-    /// The fee rate of that transaction, satoshi per 1000 virtual bytes.
-    pub settling_feerate_sat_per_kvb: u64,
-    /// Whether a destination was asked for and has not come.
-    pub asked_destination: bool,
-}
-
-/// A secret key that does not show itself.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(pub secp256k1::SecretKey);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
-
-/// Which side this is, with what only that side keeps.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Side {
-    /// Pays.
-    Publisher(PublisherSide),
-    /// Serves.
-    Node(NodeSide),
-}
+use crate::{Account, Action, CloseReason, EndReason, Ending, Input, LedgerEntry, LedgerKind, Machine, Message, Side, Stage};
 
 /// One lease, one side of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -181,6 +29,8 @@ pub struct Lease {
     pub stage_since_ms: u64,
     /// Since when the tunnel is up (`Ok`) or down (`Err`), unix milliseconds.
     pub link: Result<u64, u64>,
+    /// Bytes through the pipes of the present connection, as last heard.
+    pub link_bytes: u64,
     /// When the tunnel first came up, unix milliseconds: the time for the proposal runs from here.
     pub first_link_ms: Option<u64>,
     /// Whether the other side has said hello on the present connection.
@@ -229,6 +79,7 @@ impl Lease {
             stage: Stage::Accepted,
             stage_since_ms: now_ms,
             link: Err(now_ms),
+            link_bytes: 0,
             first_link_ms: None,
             greeted: false,
             live_since_ms: None,
@@ -255,7 +106,8 @@ impl Lease {
             Input::LinkDown => self.link_down(now_ms, &mut out),
             Input::Tip(height) => self.tip = *height,
             Input::Traffic(bytes) => {
-                if let Some(account) = &mut self.account {
+                self.link_bytes = *bytes;
+                if let (Stage::Live, Some(account)) = (&self.stage, &mut self.account) {
                     account.set_traffic(*bytes);
                 }
             }
@@ -418,6 +270,7 @@ impl Lease {
 
     fn link_up(&mut self, now_ms: u64, out: &mut Vec<Action>) {
         self.link = Ok(now_ms);
+        self.link_bytes = 0;
         self.greeted = false;
         self.first_link_ms.get_or_insert(now_ms);
         if let Some(account) = &mut self.account {

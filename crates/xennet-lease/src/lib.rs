@@ -15,11 +15,15 @@ mod lease;
 mod message;
 mod node;
 mod publisher;
+mod side;
+mod stage;
 mod view;
 
 pub use account::{Account, CloseReason, Ending, Purse};
 pub use action::{Action, LedgerEntry, LedgerKind};
 pub use input::{Input, Machine};
-pub use lease::{EndReason, Lease, NodeSide, PublisherSide, Secret, Side, Stage};
+pub use lease::Lease;
 pub use message::{Message, MessageError};
+pub use side::{NodeSide, PublisherSide, Secret, Side};
+pub use stage::{EndReason, Stage};
 pub use view::Totals;

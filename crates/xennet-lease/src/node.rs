@@ -187,6 +187,7 @@ impl Lease {
         account.outpoint = Some(outpoint);
         account.funding = Some(transaction.clone());
         account.last_payment_ms = now_ms;
+        account.traffic_before_live(self.link_bytes);
         let script = account.terms.script_pubkey();
         self.live_since_ms = Some(now_ms);
         self.go(now_ms, Stage::Live);

@@ -289,6 +289,7 @@ impl Lease {
         account.outpoint = Some(outpoint);
         account.funding = Some(transaction.clone());
         let script = account.terms.script_pubkey();
+        account.traffic_before_live(self.link_bytes);
         self.live_since_ms = Some(now_ms);
         self.go(now_ms, Stage::Live);
         let hex = bitcoin::consensus::encode::serialize_hex(&transaction);
@@ -322,7 +323,7 @@ impl Lease {
         }
     }
 
-    /// Pays when three quarters of the interval are over, or half of what may be owed is: the node must not have to wait.
+    /// Pays when three quarters of the interval are over, or of what may be owed is used up: the node must not have to wait.
     fn pay_if_due(&mut self, now_ms: u64, out: &mut Vec<Action>) {
         if self.stage != Stage::Live || self.link.is_err() {
             return;
@@ -338,7 +339,7 @@ impl Lease {
         }
         let exposure = account.exposure_msat(&price).unwrap_or(u64::MAX);
         let by_time = since_ms.saturating_mul(4) >= price.interval_ms().saturating_mul(3);
-        let by_use = since_ms >= SHORTEST_PAUSE_MS && exposure >= (price.interval().0 / 2).max(1000);
+        let by_use = since_ms >= SHORTEST_PAUSE_MS && exposure >= (price.interval().0 / 4).saturating_mul(3).max(1000);
         if by_time || by_use {
             self.pay(now_ms, out);
         }

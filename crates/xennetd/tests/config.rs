@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use xennet_identity::Role;
-use xennetd::config::{ChainSettings, Config, ConfigArgs, ConfigError};
+use xennetd::config::{ChainSettings, Config, ConfigArgs, ConfigError, noted_role};
 
 #[derive(Parser)]
 struct Program {
@@ -37,8 +37,7 @@ fn without_a_file_the_defaults_fit_one_machine() {
     let node = Config::new(Role::Node, "/data".into());
     assert!(node.overlay.listen.is_empty(), "a node listens on no port");
     assert_eq!(node.overlay.bootstrap, publisher.overlay.listen);
-    let ChainSettings::Embedded { dir, .. } = node.chain;
-    assert_eq!(dir.to_str(), Some("/data/chain"));
+    assert_eq!(node.chain, publisher.chain, "daemons of one user meet on one chain");
 }
 
 #[test]
@@ -163,7 +162,7 @@ fn a_line_that_is_no_toml_is_shown() {
 #[test]
 fn a_file_that_was_asked_for_must_be_there() {
     let error = load("", &["--config", "/nowhere/xennet.toml"]).unwrap_err();
-    assert_eq!(error.to_string(), "cannot read the configuration file /nowhere/xennet.toml");
+    assert_eq!(error.to_string(), "cannot open /nowhere/xennet.toml");
 }
 
 #[test]
@@ -193,4 +192,15 @@ fn a_daemon_in_the_background_is_given_the_same_flags() {
     let again: Vec<_> = ["program".into()].into_iter().chain(args.to_args().unwrap()).collect();
     let again = Program::parse_from(again).args;
     assert_eq!(format!("{args:?}"), format!("{again:?}"));
+}
+
+#[test]
+fn the_side_of_a_new_data_directory_is_not_known() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(noted_role(dir.path()).unwrap(), None);
+    fs::write(dir.path().join("role"), "node\n").unwrap();
+    assert_eq!(noted_role(dir.path()).unwrap(), Some(Role::Node));
+    fs::write(dir.path().join("role"), "").unwrap();
+    let message = noted_role(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("role must hold the word publisher or node"), "{message}");
 }

@@ -21,6 +21,7 @@ use bdk_wallet::chain::ChainPosition;
 use bdk_wallet::rusqlite::Connection;
 use bdk_wallet::{KeychainKind, PersistedWallet};
 use bitcoin::bip32::Xpriv;
+use bitcoin::secp256k1::SecretKey;
 use bitcoin::{Address, Network, OutPoint, Transaction, Txid};
 use serde::Serialize;
 
@@ -117,6 +118,16 @@ impl Wallet {
         let address = inner.bdk.next_unused_address(KeychainKind::External).address;
         inner.persist()?;
         Ok(address)
+    }
+
+    /// A key of the wallet that was never used. What is paid to its P2WPKH address comes to the wallet by itself, so the change of a
+    /// channel with such a key needs no transaction of its own, and the twelve words bring back all that such keys hold.
+    pub fn fresh_key(&self) -> Result<SecretKey, WalletError> {
+        let mut inner = self.lock();
+        let index = inner.bdk.reveal_next_address(KeychainKind::External).index;
+        let key = seed::key(&inner.master, self.network, index)?;
+        inner.persist()?;
+        Ok(key)
     }
 
     /// All transactions that moved the wallet's money, the oldest first, unconfirmed ones last.

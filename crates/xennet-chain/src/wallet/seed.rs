@@ -9,9 +9,9 @@ use std::path::Path;
 use bdk_wallet::bip39::Mnemonic;
 use bdk_wallet::rusqlite::Connection;
 use bdk_wallet::{KeychainKind, LoadError, LoadMismatch, LoadWithPersistError};
-use bitcoin::bip32::{DerivationPath, Xpriv, Xpub};
+use bitcoin::bip32::{ChildNumber, DerivationPath, Xpriv, Xpub};
 use bitcoin::key::rand::{RngCore as _, rngs::OsRng};
-use bitcoin::secp256k1::Secp256k1;
+use bitcoin::secp256k1::{SECP256K1, SecretKey};
 use bitcoin::{Network, NetworkKind};
 
 use super::{Inner, WalletError};
@@ -41,7 +41,6 @@ pub(super) fn open(dir: &Path, network: Network) -> Result<Inner, WalletError> {
         }
         None => make_words(&seed_path)?,
     };
-    let build = |why: bitcoin::bip32::Error| WalletError::Build(why.to_string());
     let master = Xpriv::new_master(network, &words.to_seed("")).map_err(build)?;
     let external = descriptor(&master, network, 0)?;
     let internal = descriptor(&master, network, 1)?;
@@ -70,16 +69,29 @@ pub(super) fn open(dir: &Path, network: Network) -> Result<Inner, WalletError> {
 
 /// A public descriptor for BIP84's account 0: what is stored and watched needs no secret.
 fn descriptor(master: &Xpriv, network: Network, keychain: u8) -> Result<String, WalletError> {
-    let build = |why: bitcoin::bip32::Error| WalletError::Build(why.to_string());
+    let path = account_path(network)?;
+    let account = master.derive_priv(SECP256K1, &path).map_err(build)?;
+    let public = Xpub::from_priv(SECP256K1, &account);
+    Ok(format!("wpkh([{}/{path}]{public}/{keychain}/*)", master.fingerprint(SECP256K1)))
+}
+
+/// The secret of an external address.
+pub(super) fn key(master: &Xpriv, network: Network, index: u32) -> Result<SecretKey, WalletError> {
+    let address = [0, index].map(|number| ChildNumber::Normal { index: number });
+    let path = account_path(network)?.extend(address);
+    Ok(master.derive_priv(SECP256K1, &path).map_err(build)?.private_key)
+}
+
+fn account_path(network: Network) -> Result<DerivationPath, WalletError> {
     let coin = match NetworkKind::from(network) {
         NetworkKind::Main => 0,
         NetworkKind::Test => 1,
     };
-    let curve = Secp256k1::new();
-    let path: DerivationPath = format!("84h/{coin}h/0h").parse().map_err(build)?;
-    let account = master.derive_priv(&curve, &path).map_err(build)?;
-    let public = Xpub::from_priv(&curve, &account);
-    Ok(format!("wpkh([{}/84h/{coin}h/0h]{public}/{keychain}/*)", master.fingerprint(&curve)))
+    format!("84h/{coin}h/0h").parse().map_err(build)
+}
+
+fn build(why: bitcoin::bip32::Error) -> WalletError {
+    WalletError::Build(why.to_string())
 }
 
 fn read_words(path: &Path) -> Result<Option<Mnemonic>, WalletError> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use xennet_identity::Role;
 use xennet_overlay::Multiaddr;
 
 use super::section::{LOG_HINT, check_log};
@@ -18,13 +19,13 @@ pub const DATADIR_VARIABLE: &str = "XENNET_DATADIR";
 #[derive(Debug, Default, Clone, Args)]
 #[command(next_help_heading = "Settings")]
 pub struct ConfigArgs {
-    /// Directory for keys, wallet and state [default: $XENNET_DATADIR, else ~/.local/share/xennet]
+    /// Directory for keys, wallet and state [default: $XENNET_DATADIR, else ~/.local/share/xennet, a node's xennet-node]
     #[arg(long, global = true, value_name = "DIR")]
     pub datadir: Option<PathBuf>,
     /// Configuration file [default: xennet.toml in the data directory]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Directory of the embedded chain; daemons with the same one share it [default: chain in the data directory]
+    /// Directory of the embedded chain; daemons with the same one share it [default: ~/.local/share/xennet-chain]
     #[arg(long, global = true, value_name = "DIR")]
     pub chain_dir: Option<PathBuf>,
     /// Seconds between blocks of the embedded chain while transactions wait [default: 5]
@@ -47,13 +48,23 @@ pub struct ConfigArgs {
 impl ConfigArgs {
     /// The data directory: the flag, the environment, or the default. Made absolute, so that it means the same to the daemon
     /// that may be started from it.
-    pub fn data_dir(&self) -> Result<PathBuf, ConfigError> {
+    ///
+    /// Publisher and node have different defaults, because one machine may well be both.
+    pub fn data_dir_of(&self, role: Role) -> Result<PathBuf, ConfigError> {
         let chosen = match (&self.datadir, std::env::var_os(DATADIR_VARIABLE)) {
             (Some(dir), _) => dir.clone(),
             (None, Some(dir)) if !dir.is_empty() => PathBuf::from(dir),
-            (None, _) => default_data_dir(std::env::var_os("XDG_DATA_HOME"), std::env::var_os("HOME"))?,
+            (None, _) => user_data_dir()?.join(match role {
+                Role::Publisher => "xennet",
+                Role::Node => "xennet-node",
+            }),
         };
         Ok(absolute(&chosen))
+    }
+
+    /// The publisher's data directory: most commands talk to that daemon.
+    pub fn data_dir(&self) -> Result<PathBuf, ConfigError> {
+        self.data_dir_of(Role::Publisher)
     }
 
     /// These flags again, for a daemon that is started in the background.
@@ -139,13 +150,18 @@ fn wrong_flag(flag: &'static str, value: &str, problem: String, remedy: &str) ->
     })
 }
 
-fn default_data_dir(xdg: Option<OsString>, home: Option<OsString>) -> Result<PathBuf, ConfigError> {
+/// Where a user's programs keep what they must not forget.
+pub(super) fn user_data_dir() -> Result<PathBuf, ConfigError> {
+    data_home(std::env::var_os("XDG_DATA_HOME"), std::env::var_os("HOME"))
+}
+
+fn data_home(xdg: Option<OsString>, home: Option<OsString>) -> Result<PathBuf, ConfigError> {
     let given = |dir: Option<OsString>| dir.filter(|dir| !dir.is_empty()).map(PathBuf::from);
     // The XDG directories must be absolute, else they are to be ignored.
     if let Some(xdg) = given(xdg).filter(|dir| dir.is_absolute()) {
-        return Ok(xdg.join("xennet"));
+        return Ok(xdg);
     }
-    given(home).map(|home| home.join(".local/share/xennet")).ok_or(ConfigError::NoHome)
+    given(home).map(|home| home.join(".local/share")).ok_or(ConfigError::NoHome)
 }
 
 /// Without a working directory a relative path stays as it is, and whoever opens it will say so.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
+use xennet_identity::Role;
 
 /// Something is wrong with a flag, an environment variable or the configuration file.
 #[derive(Debug, Error)]
@@ -12,8 +13,24 @@ pub enum ConfigError {
     /// One field is wrong.
     #[error("{0}")]
     Field(Box<FieldProblem>),
-    /// The file cannot be read.
-    #[error("cannot read the configuration file {path}")]
+    /// The data directory is the other side's.
+    #[error("the data directory {dir} belongs to a {noted}: give this {wanted} one of its own with --datadir")]
+    OtherRole {
+        /// The data directory.
+        dir: PathBuf,
+        /// Whose it is.
+        noted: Role,
+        /// Who wants it.
+        wanted: Role,
+    },
+    /// What notes the side is damaged.
+    #[error("{path} must hold the word publisher or node: write the one that this data directory was made for")]
+    RoleFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot open {path}")]
     File {
         /// The file.
         path: PathBuf,

@@ -5,10 +5,13 @@
 mod args;
 mod error;
 mod file;
+mod role;
 mod section;
 
 pub use args::{ConfigArgs, DATADIR_VARIABLE};
 pub use error::{ConfigError, FieldProblem, Origin};
+pub(crate) use role::claim_role;
+pub use role::noted_role;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -103,7 +106,8 @@ impl Config {
         };
         Config {
             role,
-            chain: ChainSettings::Embedded { dir: data_dir.join("chain"), block_interval: Duration::from_secs(5) },
+            chain: ChainSettings::Embedded { // One for all daemons of a user, so that publisher and node on one machine meet on it.
+                dir: args::user_data_dir().map_or_else(|_| data_dir.join("chain"), |home| home.join("xennet-chain")), block_interval: Duration::from_secs(5) },
             overlay: OverlaySettings { listen, bootstrap },
             tunnel: TunnelSettings { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, TUNNEL_PORT)), announce: None },
             policy: NodePolicy::default(),
@@ -117,7 +121,7 @@ impl Config {
     /// Reads the environment, then `xennet.toml`, then lets the flags win. Every error names where it is, the field, the
     /// value found and what would be right.
     pub fn load(args: &ConfigArgs, role: Role) -> Result<Config, ConfigError> {
-        let data_dir = args.data_dir()?;
+        let data_dir = args.data_dir_of(role)?;
         let mut config = Config::new(role, data_dir);
         let path = args.config_file(&config.data_dir);
         if let Some(text) = file::read(&path, args.names_its_file())? {

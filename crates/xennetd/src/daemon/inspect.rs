@@ -168,7 +168,11 @@ impl Inspector {
     }
 
     fn check_identity(&self, identity: &Identity) -> Result<(), Refusal> {
-        self.schedule.check(identity, self.anchors.tip()).map_err(|_| Refusal::Identity)?;
+        if !self.schedule.target_at(identity.anchor.height).is_met_by(&identity.id().0) {
+            return Err(Refusal::Identity);
+        }
+        // Whether an anchor is too young or too old depends on where our own chain is: no fault of who passes it on.
+        self.schedule.check(identity, self.anchors.tip()).map_err(|_| Refusal::Anchor)?;
         match self.anchors.get(identity.anchor.height) {
             Some(hash) if hash == identity.anchor.hash => Ok(()),
             _ => Err(Refusal::Anchor),

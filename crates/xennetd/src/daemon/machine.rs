@@ -130,7 +130,7 @@ async fn trial(shared: &Arc<Shared>, image: &Image, accelerator: Accelerator) ->
 }
 
 /// Images are the same for all daemons of a user.
-fn cache_dir() -> PathBuf {
+pub fn cache_dir() -> PathBuf {
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     base.or_else(home).unwrap_or_else(std::env::temp_dir).join("xennet")

@@ -25,8 +25,9 @@ mod tunnels;
 mod views;
 
 pub use inspect::{Anchors, Inspected, Inspector, Refusal, TAG_BARE, TAG_TRANSACTION};
+pub(crate) use machine::cache_dir;
 pub use measure::MeasureError;
-pub use shared::Shared;
+pub use shared::{LEAST_WORK_BITS, Shared};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -270,6 +271,12 @@ impl Daemon {
                 self.shared.anchors.set_tip(height, hash.to_byte_array());
                 self.feed_all(|| Input::Tip(height));
                 self.tell(What::Tip { height });
+                let shared = Arc::clone(&self.shared);
+                tokio::spawn(async move {
+                    if let Err(error) = shared.wallet.sync(&shared.chain).await {
+                        tracing::warn!(%error, "the wallet is behind the chain");
+                    }
+                });
             }
             ChainEvent::Seen { tx, status } => {
                 let height = shared::height_of(status);

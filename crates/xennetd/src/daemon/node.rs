@@ -147,6 +147,10 @@ impl Daemon {
         let Some(task) = self.book.known.get(&acceptance.task).map(|known| known.task.clone()) else { return };
         let Some(seller) = &self.seller else { return };
         let id = LeaseId::of(&acceptance.task, &hash);
+        let channel_secret = match self.shared.wallet.fresh_key() {
+            Ok(key) => Secret(key),
+            Err(error) => return tracing::error!(%error, "no key for a channel: the task is not taken"),
+        };
         let size = xennet_meter::Size {
             cores: acceptance.compute.cores,
             memory_mib: acceptance.memory_mib,
@@ -155,7 +159,7 @@ impl Daemon {
         };
         let side = NodeSide {
             guest_key: None,
-            channel_secret: Secret(self.shared.keys.derive_keypair("channel", &id.0).secret_key()),
+            channel_secret,
             policy: self.shared.config.policy.clone(),
             own_figures: Figures { cores: size.cores, memory_mib: size.memory_mib, disk_mib: size.disk_mib, ..seller.figures },
             close_feerate_sat_per_kvb: CLOSE_FEERATE_SAT_PER_KVB,

@@ -195,9 +195,13 @@ impl Daemon {
         }
         let budget_sat = self.budget_left(own);
         let shared = &self.shared;
+        let channel_secret = match shared.wallet.fresh_key() {
+            Ok(key) => Secret(key),
+            Err(error) => return tracing::error!(%error, "no key for a channel: the acceptance is not taken"),
+        };
         let side = PublisherSide {
             guest_key: xennet_tunnel::public_key(&shared.keys.ssh_guest_seed()),
-            channel_secret: Secret(shared.keys.derive_keypair("channel", &id.0).secret_key()),
+            channel_secret,
             budget_sat,
             lease_s: own.task.lease.max.as_secs(),
             block_s: block_s(&shared.config.chain),
