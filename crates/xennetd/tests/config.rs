@@ -56,6 +56,8 @@ bootstrap = ["/ip4/203.0.113.7/tcp/28750", "/ip6/::1/tcp/1"]
 listen = "0.0.0.0:22"
 announce = "203.0.113.7:2222"
 budget_sat = 100_000
+[node]
+patience_s = 45
 [limits]
 cores = 4
 memory_mib = 2048
@@ -77,6 +79,7 @@ cpu_msat_per_ghz_hour = 7
     assert_eq!(config.overlay.bootstrap.len(), 2);
     assert_eq!(config.tunnel.announce, Some("203.0.113.7:2222".parse().unwrap()));
     assert_eq!(config.budget_sat, Some(100_000));
+    assert_eq!(config.patience, Duration::from_secs(45));
     assert_eq!((config.limits.cores, config.limits.persistent_mib), (Some(4), Some(0)));
     assert_eq!(config.policy.min_task_work_bits, 20);
     assert_eq!(config.policy.max_interval, Duration::from_secs(60));

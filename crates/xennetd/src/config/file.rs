@@ -36,6 +36,9 @@ pub(super) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), 
     if let Some(section) = root.section("publisher")? {
         publisher(config, section)?;
     }
+    if let Some(section) = root.section("node")? {
+        node(config, section)?;
+    }
     if let Some(section) = root.section("limits")? {
         limits(config, section)?;
     }
@@ -85,6 +88,13 @@ fn publisher(config: &mut Config, mut section: Section<'_>) -> Result<(), Config
     }
     if let Some(field) = section.field("budget_sat") {
         config.budget_sat = Some(field.number(1..=MAX_MONEY_SAT, "satoshi")?);
+    }
+    section.finish()
+}
+
+fn node(config: &mut Config, mut section: Section<'_>) -> Result<(), ConfigError> {
+    if let Some(field) = section.field("patience_s") {
+        config.patience = Duration::from_secs(field.number(1..=86_400, "seconds to wait for a publisher that is out of reach")?);
     }
     section.finish()
 }

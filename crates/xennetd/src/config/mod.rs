@@ -44,6 +44,8 @@ pub struct Config {
     pub policy: NodePolicy,
     /// What the node offers of its machine.
     pub limits: Limits,
+    /// How long a node keeps a guest for a publisher that is out of reach, before it settles alone.
+    pub patience: Duration,
     /// The most the publisher locks in all channels together, satoshi. `None`: what the wallet holds.
     pub budget_sat: Option<u64>,
     /// What is logged, as a filter: `info`, `warn,xennetd=debug`.
@@ -112,6 +114,7 @@ impl Config {
             tunnel: TunnelSettings { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, TUNNEL_PORT)), announce: None },
             policy: NodePolicy::default(),
             limits: Limits::default(),
+            patience: Duration::from_secs(120),
             budget_sat: None,
             log: "info".into(),
             data_dir,

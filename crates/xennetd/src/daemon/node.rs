@@ -19,8 +19,6 @@ use crate::control::What;
 
 /// How long an acceptance stands before the publisher must have answered it, seconds.
 const ACCEPTANCE_VALID_S: u64 = 600;
-/// How long a node keeps a guest for a publisher that is out of reach, milliseconds.
-const PATIENCE_MS: u64 = 120_000;
 /// What a node expects closing to cost, satoshi per 1000 virtual bytes: 5 sat/vB.
 const CLOSE_FEERATE_SAT_PER_KVB: u64 = 5_000;
 /// Leading zero bits a node demands of a proposal's work.
@@ -163,7 +161,7 @@ impl Daemon {
             policy: self.shared.config.policy.clone(),
             own_figures: Figures { cores: size.cores, memory_mib: size.memory_mib, disk_mib: size.disk_mib, ..seller.figures },
             close_feerate_sat_per_kvb: CLOSE_FEERATE_SAT_PER_KVB,
-            patience_ms: PATIENCE_MS,
+            patience_ms: u64::try_from(self.shared.config.patience.as_millis()).unwrap_or(u64::MAX),
             block_s: block_s(&self.shared.config.chain),
             paused_since_ms: None,
             settling: None,
