@@ -7,10 +7,12 @@
 mod error;
 mod files;
 mod job;
+mod stock;
 
 pub use error::GuestError;
 pub use files::{Fetch, Send};
 pub use job::{Job, Stream};
+pub use stock::stock_ssh;
 
 use std::path::Path;
 

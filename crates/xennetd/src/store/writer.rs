@@ -45,13 +45,13 @@ const MAX_BATCH_BYTES: usize = 64 * 1024 * 1024;
 /// Opens the database and holds it against the sequence file.
 pub(super) fn open(dir: &Path) -> Result<(Database, SequenceFile), StoreError> {
     let path = database_path(dir);
-    let acknowledged = sequence::read(dir)?;
     if !path.exists() {
-        if let Some(acknowledged) = acknowledged {
+        if let Some(acknowledged) = sequence::read(dir)? {
             return Err(StoreError::RolledBack { path, found: 0, acknowledged: acknowledged.sequence });
         }
         create(dir, &path)?;
     }
+    let acknowledged = sequence::read(dir)?;
     let database = reopen(&path)?;
     let (id, newest) = newest(&database, &path)?;
     match acknowledged {
