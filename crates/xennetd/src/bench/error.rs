@@ -56,6 +56,14 @@ pub enum BenchError {
         /// The end of its log.
         log: String,
     },
+    /// No lease came to life.
+    #[error("none of {tries} leases came to life, the last {why}")]
+    Lease {
+        /// How often it was tried.
+        tries: u32,
+        /// How the last one ended, and the reasons.
+        why: String,
+    },
     /// The measuring thread panicked; what it said is on stderr.
     #[error("the measuring thread ended by itself; see above")]
     Panicked,

@@ -1,5 +1,6 @@
 //! Where figures were measured; without it they say nothing.
 
+use std::fmt;
 use std::fs;
 use std::num::NonZero;
 use std::thread;
@@ -50,6 +51,17 @@ impl Hardware {
     }
 }
 
+/// Three lines, as they stand above the figures.
+impl fmt::Display for Hardware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sha = if self.sha_instructions { "with SHA instructions" } else { "without SHA instructions" };
+        writeln!(f, "{}, {} cores {sha}, {} MiB of memory, Linux {}", self.cpu, self.cores, self.memory_mib, self.kernel)?;
+        writeln!(f, "KVM: {}", self.kvm)?;
+        let shared = if self.load_before > f64::from(self.cores) { ": others were at work, so only ratios mean much" } else { "" };
+        write!(f, "load {:.1} before, {:.1} after{shared}", self.load_before, self.load_after)
+    }
+}
+
 /// A file of the kernel's; empty where there is none, as on another system.
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
@@ -88,6 +100,14 @@ mod tests {
     fn memory_is_read_in_mib_and_nonsense_is_none() {
         assert_eq!(memory_mib("MemTotal:       24618564 kB\nMemFree: 1 kB\n"), 24_041);
         assert_eq!(memory_mib("MemTotal: many\n"), 0);
+    }
+
+    #[test]
+    fn a_busy_machine_is_called_one() {
+        let quiet = Hardware { cpu: "CPU".into(), cores: 2, kvm: "works".into(), load_before: 0.5, ..Hardware::default() };
+        assert!(quiet.to_string().contains("CPU, 2 cores without SHA instructions"));
+        assert!(!quiet.to_string().contains("others"));
+        assert!(Hardware { load_before: 7.0, ..quiet }.to_string().contains("others were at work"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::store::durable_updates;
 /// than not, and then it is luck which of the two is hit.
 const BATCH: u64 = 8;
 /// Size of what is written for each payment, bytes: the record of a lease in mid-lease.
-const RECORD_BYTES: usize = 4_000;
+const RECORD_BYTES: usize = 4_500;
 /// Leases that pay at the same time.
 const MANY: u32 = 100;
 /// Share of the bare rate that payments must reach.
