@@ -56,7 +56,7 @@ pub struct Lease {
 }
 
 /// How long a side waits for the tunnel's first coming up, milliseconds.
-const TUNNEL_WITHIN_MS: u64 = 300_000;
+const TUNNEL_WITHIN_MS: u64 = 90_000;
 
 impl Lease {
     /// A lease just accepted. Drive it with [`Input::Start`].

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use rand::rngs::OsRng;
 use xennet_identity::Role;
-use xennet_lease::{Action, Input, LedgerKind};
+use xennet_lease::{Action, EndReason, Input, LedgerKind, Side, Stage};
 use xennet_task::{LeaseId, Proposal, Said, Sealed};
 
 use super::happening::Happening;
 use super::machine::{self, Order};
 use super::shared::height_of;
 use super::{Daemon, announce, measure};
+use crate::clock;
 use crate::control::What;
 use crate::store::Persisted;
 
@@ -206,8 +207,15 @@ impl Daemon {
 
     /// What else ends with a lease.
     pub(super) fn lease_over(&mut self, id: LeaseId) {
-        if let Some(running) = self.leases.get_mut(&id) {
-            running.rented = false;
+        let Some(running) = self.leases.get_mut(&id) else { return };
+        running.rented = false;
+        let may_pass = match &running.lease.stage {
+            Stage::Ended { reason } => !matches!(reason, EndReason::ProposalRefused(_) | EndReason::MachineRefused(_) | EndReason::Cancelled),
+            _ => false,
+        };
+        if may_pass && matches!(running.lease.side, Side::Node(_)) {
+            let task = running.lease.task_hash;
+            self.book.try_again(&task, clock::unix_s());
         }
     }
 }

@@ -42,7 +42,16 @@ pub struct KnownTask {
     pub refusals: Vec<String>,
     /// Whether this node has accepted it.
     pub taken: bool,
+    /// How often this node has accepted it.
+    pub attempts: u8,
+    /// Unix seconds before which this node does not accept it again.
+    pub not_before: u64,
 }
+
+/// How often a node accepts one task whose leases come to nothing.
+const MOST_ATTEMPTS: u8 = 4;
+/// How long it waits before the next time, seconds.
+const RETRY_AFTER_S: u64 = 15;
 
 /// All tasks.
 #[derive(Debug, Default)]
@@ -66,8 +75,16 @@ impl Book {
                 self.known.remove(&first);
             }
         }
-        self.known.insert(hash, KnownTask { task, work_bits, txid, height: None, refusals: Vec::new(), taken: false });
+        self.known.insert(hash, KnownTask { task, work_bits, txid, height: None, refusals: Vec::new(), taken: false, attempts: 0, not_before: 0 });
         true
+    }
+
+    /// A lease of this task came to nothing for a reason that may pass: it may be accepted again after a while, a few times.
+    pub fn try_again(&mut self, hash: &AnnouncementHash, now_unix: u64) {
+        if let Some(known) = self.known.get_mut(hash).filter(|known| known.attempts < MOST_ATTEMPTS) {
+            known.taken = false;
+            known.not_before = now_unix.saturating_add(RETRY_AFTER_S);
+        }
     }
 
     /// Notes the block a task's transaction is in.

@@ -126,6 +126,7 @@ async fn trial(shared: &Arc<Shared>, image: &Image, accelerator: Accelerator) ->
     };
     let measured = measured.await;
     vm.stop().await?;
+    let _ = tokio::fs::remove_dir(&dir).await;
     Ok(measured?.figures)
 }
 
@@ -209,12 +210,15 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self, spec: VmSpec, facts: MachineFacts) {
+        let dir = spec.dir.clone();
         match self.bring_up(spec, facts).await {
             Ok(Some(vm)) => self.look_after(vm).await,
             Ok(None) => {}
             Err(error) => self.say(Input::MachineFailed(format!("{error:#}"))).await,
         }
         self.target.send_replace(None);
+        // Empty once the guest is stopped; while it runs on, its files keep the folder.
+        let _ = tokio::fs::remove_dir(&dir).await;
     }
 
     async fn say(&self, input: Input) {

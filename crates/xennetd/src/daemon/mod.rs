@@ -31,7 +31,7 @@ pub use shared::{LEAST_WORK_BITS, Shared};
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -55,6 +55,8 @@ use tunnels::{Logins, Outbox};
 
 /// How often time passes for leases. The shortest payout interval is one second.
 const TICK: Duration = Duration::from_millis(200);
+/// How often a node looks again at tasks it did not take.
+const CONSIDER_EVERY: Duration = Duration::from_secs(3);
 /// The most happenings of one turn, so that one commit does not grow without bound.
 const MOST_PER_TURN: usize = 256;
 /// How long the loop waits before it tries again to write what the disk refused.
@@ -98,6 +100,8 @@ struct Daemon {
     outgoing: Vec<Vec<u8>>,
     stopping: bool,
     failed: Option<anyhow::Error>,
+    /// When tasks that were not taken were last looked at again.
+    considered: Instant,
 }
 
 /// Runs a daemon until it is told to stop.
@@ -194,6 +198,7 @@ impl Daemon {
             outgoing: Vec::new(),
             stopping: false,
             failed: None,
+            considered: Instant::now(),
             shared,
         };
         let store = daemon.shared.store.clone();
@@ -246,22 +251,17 @@ impl Daemon {
     }
 
     fn tick(&mut self) {
-        let traffic: Vec<_> = self
-            .leases
-            .iter()
-            .filter(|(_, running)| !running.lease.is_over())
-            .map(|(id, running)| (*id, running.outbox.as_ref().map(|outbox| outbox.link.traffic())))
-            .collect();
-        for (id, bytes) in traffic {
-            if let Some(bytes) = bytes {
-                self.feed(id, Input::Traffic(bytes));
-            }
+        let open: Vec<_> = self.leases.iter().filter(|(_, running)| !running.lease.is_over()).map(|(id, _)| *id).collect();
+        for id in open {
             self.feed(id, Input::Tick);
         }
         for hash in self.book.expire(clock::unix_s()) {
             self.keep_task(&hash);
         }
-        self.consider_waiting_tasks();
+        if self.considered.elapsed() >= CONSIDER_EVERY {
+            self.considered = Instant::now();
+            self.consider_waiting_tasks();
+        }
     }
 
     fn on_chain(&mut self, event: ChainEvent) {
@@ -324,7 +324,10 @@ impl Daemon {
     fn feed(&mut self, id: LeaseId, input: Input) {
         let Some(running) = self.leases.get_mut(&id) else { return };
         let before = running.lease.stage.clone();
-        let actions = running.lease.handle(clock::unix_ms(), input);
+        // What flowed before belongs before: where use begins to be paid, both sides must have counted the same.
+        let bytes = running.outbox.as_ref().map(|outbox| outbox.link.traffic());
+        let mut actions = bytes.map_or_else(Vec::new, |bytes| running.lease.handle(clock::unix_ms(), Input::Traffic(bytes)));
+        actions.extend(running.lease.handle(clock::unix_ms(), input));
         self.decided.extend(actions.into_iter().map(|action| (id, action)));
         if running.lease.stage != before {
             self.stage_changed(id);

@@ -85,7 +85,7 @@ impl Daemon {
         let Some(identity) = self.shared.mined(Role::Node) else { return };
         let policy = &self.shared.config.policy;
         let Some(known) = self.book.known.get_mut(&hash) else { return };
-        if known.taken || known.task.publisher.key == identity.key {
+        if known.taken || known.not_before > clock::unix_s() || known.task.publisher.key == identity.key {
             return;
         }
         let now = u32::try_from(clock::unix_s()).unwrap_or(u32::MAX);
@@ -100,6 +100,7 @@ impl Daemon {
         };
         known.refusals.clear();
         known.taken = true;
+        known.attempts = known.attempts.saturating_add(1);
         let work_bits = known.task.acceptance_work_bits;
         let ssh_key = xennet_tunnel::public_key(&self.shared.keys.derive("node ssh", &hash.0));
         let Choice { operating_system, compute, memory_mib, disk_mib, persistent_mib } = choice;
