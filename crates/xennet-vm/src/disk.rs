@@ -1,8 +1,8 @@
 //! The disks of a guest: raw files with an ext4 that is made once and never looked into again.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -42,12 +42,21 @@ pub(crate) fn make(path: &Path, mib: u32, kind: Kind) -> Result<(), VmError> {
 
 /// Uses the disk of an earlier lease, or makes one. What a guest wrote is never read by a program of the host.
 pub(crate) fn keep(path: &Path, mib: u32) -> Result<(), VmError> {
-    let Some(length) = length(path)? else { return make(path, mib, Kind::Persistent) };
+    let Some(length) = length(path)? else {
+        make_parent(path)?;
+        return make(path, mib, Kind::Persistent);
+    };
     if length != u64::from(mib) << 20 {
         let (has_mib, asked_mib) = (length >> 20, u64::from(mib));
         return Err(VmError::PersistentSize { path: path.to_owned(), has_mib, asked_mib });
     }
     Ok(())
+}
+
+fn make_parent(path: &Path) -> Result<(), VmError> {
+    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(parent);
+    made.doing(|| format!("making the folder {}", parent.display()))
 }
 
 /// Deletes a file if it is there.
@@ -98,8 +107,11 @@ fn format(mke2fs: &Path, path: &Path, kind: Kind) -> Result<(), VmError> {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(std::io::Error::other(said)).doing(doing);
     }
-    // mke2fs does not wait for the disk; a persistent one has to be there after a power failure.
-    File::open(path).and_then(|file| file.sync_all()).doing(doing)
+    match kind {
+        Kind::Temporary => Ok(()),
+        // mke2fs does not wait for the disk; a persistent one has to be whole after a power failure.
+        Kind::Persistent => File::open(path).and_then(|file| file.sync_all()).doing(doing),
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +134,7 @@ mod tests {
     #[test]
     fn a_persistent_disk_is_kept_and_another_size_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("disk");
+        let path = dir.path().join("persistent").join("disk");
         keep(&path, 16).unwrap();
         let before = std::fs::metadata(&path).unwrap().modified().unwrap();
         keep(&path, 16).unwrap();

@@ -1,7 +1,10 @@
 //! What is written down about a running guest, so that a later daemon can take it over.
+//!
+//! The file's name holds the host's boot identifier. So a record is never read after the host has restarted, when no
+//! process of it lives, and needs not be forced to the disk: a power failure that garbles it also makes it void.
 
-use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,16 +12,14 @@ use crate::accelerator::Accelerator;
 use crate::error::{Doing, VmError};
 use crate::privilege::Privilege;
 
-/// The file in a guest's folder.
-const FILE: &str = "guest.json";
+/// What the names of all records begin with, those of earlier boots too.
+const PREFIX: &str = "guest-";
 
-/// A guest that was started. Members are added as they become known; each is on disk before the next step.
+/// A guest that was started. Members are added as they become known; each is written before the next step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// A random name, among QEMU's arguments too. It finds the process when its number was not yet written.
     pub name: String,
-    /// Changes with each start of the host, after which no process of the record lives.
-    pub host_boot: String,
     pub pid: Option<u32>,
     pub start_time: Option<u64>,
     /// The port on 127.0.0.1 that leads to the guest's SSH server.
@@ -33,9 +34,9 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Reads the record of a folder. `None` if no guest was started there.
+    /// Reads the record of a folder. `None` if no guest was started there since the host booted.
     pub(crate) fn read(folder: &Path) -> Result<Option<Record>, VmError> {
-        let path = folder.join(FILE);
+        let path = path_in(folder)?;
         match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|_| VmError::Record { path }),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -43,25 +44,35 @@ impl Record {
         }
     }
 
-    /// Writes it so that a crash leaves the old one or the new one.
+    /// Writes it so that a crash of the daemon leaves the old one or the new one.
     pub(crate) fn write(&self, folder: &Path) -> Result<(), VmError> {
-        let doing = || format!("writing {}", folder.join(FILE).display());
+        let path = path_in(folder)?;
+        let doing = || format!("writing {}", path.display());
         let bytes = serde_json::to_vec_pretty(self).map_err(std::io::Error::from).doing(doing)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).doing(doing)?;
-        file.write_all(&bytes).and_then(|()| file.as_file().sync_all()).doing(doing)?;
-        file.persist(folder.join(FILE)).map_err(|error| error.error).doing(doing)?;
-        Ok(())
+        let new = path.with_extension("new");
+        std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, &path)).doing(doing)
     }
 
     /// Forgets the guest of a folder.
     pub(crate) fn remove(folder: &Path) -> Result<(), VmError> {
-        crate::disk::remove(&folder.join(FILE))
+        let entries = match std::fs::read_dir(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            other => other.doing(|| format!("looking into {}", folder.display()))?,
+        };
+        for entry in entries.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+                crate::disk::remove(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 }
 
-/// What tells one start of the host from another.
-pub(crate) fn host_boot() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+fn path_in(folder: &Path) -> Result<PathBuf, VmError> {
+    let file = "/proc/sys/kernel/random/boot_id";
+    let boot = std::fs::read_to_string(file).doing(|| format!("reading {file}"))?;
+    let boot: String = boot.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    Ok(folder.join(format!("{PREFIX}{boot}.json")))
 }
 
 #[cfg(test)]
@@ -75,7 +86,6 @@ mod tests {
         assert_eq!(Record::read(dir.path()).unwrap(), None);
         let record = Record {
             name: "xennet-1".into(),
-            host_boot: host_boot(),
             pid: Some(7),
             start_time: None,
             port: None,
@@ -89,10 +99,13 @@ mod tests {
         };
         record.write(dir.path()).unwrap();
         assert_eq!(Record::read(dir.path()).unwrap(), Some(record));
-        std::fs::write(dir.path().join(FILE), b"{").unwrap();
+        std::fs::write(path_in(dir.path()).unwrap(), b"{").unwrap();
         let said = Record::read(dir.path()).unwrap_err().to_string();
-        assert!(said.contains("guest.json is damaged"), "{said}");
+        assert!(said.contains(".json is damaged"), "{said}");
+        // What an earlier boot left goes too.
+        std::fs::write(dir.path().join("guest-0.json"), b"").unwrap();
         Record::remove(dir.path()).unwrap();
-        assert_eq!(Record::read(dir.path()).unwrap(), None);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        Record::remove(&dir.path().join("never made")).unwrap();
     }
 }

@@ -20,7 +20,7 @@ use crate::launch::{self, Launched, printable};
 use crate::privilege::Privilege;
 use crate::process::{self, Process};
 use crate::qmp::{Qmp, QmpError, socket_path};
-use crate::record::{Record, host_boot};
+use crate::record::Record;
 use crate::spec::VmSpec;
 
 /// What the image's init writes on the console once its SSH server starts.
@@ -83,7 +83,6 @@ impl Vm {
         let random = random()?;
         let mut record = Record {
             name: format!("xennet-{random:016x}"),
-            host_boot: host_boot(),
             pid: None,
             start_time: None,
             port: None,
@@ -330,9 +329,6 @@ impl Drop for Unwind {
 }
 
 fn find(record: &Record) -> Option<Process> {
-    if record.host_boot != host_boot() {
-        return None;
-    }
     match (record.pid, record.start_time) {
         (Some(pid), Some(start_time)) => Process::find(pid, start_time),
         _ => process::with_argument(&launch::name_argument(&record.name)),

@@ -105,7 +105,8 @@ async fn a_guest_is_started_used_adopted_by_a_second_daemon_and_stopped_without_
 
     // The first daemon is gone, so early that it had not yet written which process the guest is. The guest is not gone.
     drop(vm);
-    let record = dir.join("guest.json");
+    let files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+    let record = files.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "json")).unwrap();
     let mut written: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
     written["pid"] = serde_json::Value::Null;
     written["start_time"] = serde_json::Value::Null;
