@@ -1,0 +1,237 @@
+//! The grammar of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use xennetd::config::ConfigArgs;
+
+/// Rent virtual machines from anybody, or rent out your own, and pay by the second in bitcoin.
+#[derive(Debug, Parser)]
+#[command(
+    name = "xennet",
+    version,
+    propagate_version = true,
+    after_help = "Examples:\n  \
+        xennet node run                                 sell: take tasks and run their machines\n  \
+        xennet run --in data.csv --out sum.txt -- sh -c 'sort data.csv > sum.txt'\n  \
+        xennet leases                                   what runs, and what it has cost so far\n\n\
+        Exit codes: 0 done, 1 not done, 2 wrong usage; `run` exits with the job's own code, or 125 if xennet failed."
+)]
+pub struct Cli {
+    /// Settings that the daemon is started with.
+    #[command(flatten)]
+    pub settings: ConfigArgs,
+    /// Print JSON instead of tables and sentences
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub order: Order,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Order {
+    /// Identities: the proof of work that others ask of whoever speaks on the network
+    Identity {
+        /// What about them.
+        #[command(subcommand)]
+        order: IdentityOrder,
+    },
+    /// The bitcoin wallet that pays for leases or is paid
+    Wallet {
+        /// What about it.
+        #[command(subcommand)]
+        order: WalletOrder,
+    },
+    /// Sell: take tasks that suit and run their machines
+    Node {
+        /// What about it.
+        #[command(subcommand)]
+        order: NodeOrder,
+    },
+    /// Announce a task, so that nodes offer machines for it
+    #[command(after_help = "Example:\n  xennet publish --example > task.toml\n  xennet publish task.toml")]
+    Publish(PublishArgs),
+    /// Rent a machine, run a command on files sent in, bring back its output and files, and settle
+    #[command(after_help = "Examples:\n  \
+            xennet run -- uname -a\n  \
+            xennet run --in input.txt --out result.txt -- sh -c 'sort input.txt > result.txt'\n  \
+            xennet run --task task.toml --in prog --in data:in --out out -- ./prog in out\n\n\
+            The command runs in /data/job of the machine, where the files are. It survives a cut connection.\n\
+            Exits with the command's own code, 126 if it cannot be run, 127 if there is none, 128 + n if signal n ended it,\n\
+            125 if xennet failed, 130 after Ctrl-C.")]
+    Run(RunArgs),
+    /// List the tasks this daemon knows, own ones and those of others
+    #[command(after_help = "Example:\n  xennet tasks\n  xennet tasks --json | jq '.[].refusals'")]
+    Tasks,
+    /// List leases: what runs, for whom, and what it has cost so far
+    #[command(after_help = "Example:\n  xennet leases\n  xennet leases --open --json | jq '.[].totals'")]
+    Leases {
+        /// Leave out leases that are over
+        #[arg(long)]
+        open: bool,
+    },
+    /// Open a shell in a leased machine, or run a command in it, with the stock ssh
+    #[command(after_help = "Examples:\n  \
+            xennet ssh 77c0                          a shell\n  \
+            xennet ssh 77c0 -- df -h                 a command\n  \
+            xennet ssh 77c0 --print                  the commands for ssh and scp themselves")]
+    Ssh(SshArgs),
+    /// Join stdin and stdout to a pipe of a lease (what ssh uses as its ProxyCommand)
+    #[command(after_help = "Example:\n  ssh -o ProxyCommand='xennet pipe %n' root@77c0b5f2a1d3e4c5")]
+    Pipe {
+        /// The lease: its name, or the beginning of it
+        lease: String,
+        /// The pipe; `ssh` leads to the machine's SSH server
+        #[arg(default_value = xennetd::control::GUEST_SSH)]
+        name: String,
+    },
+    /// Show a lease's ledger: usage, what was owed and what was paid, line by line
+    #[command(after_help = "Example:\n  xennet ledger 77c0\n  xennet ledger 77c0 --from 100 --limit 50 --json")]
+    Ledger(LedgerArgs),
+    /// Take a task back; leases that run go on
+    #[command(after_help = "Example:\n  xennet cancel 5a2b")]
+    Cancel {
+        /// The task: its hash, or the beginning of it
+        task: String,
+    },
+    /// End a lease: the last payment, then settlement on chain
+    #[command(after_help = "Example:\n  xennet close 77c0")]
+    Close {
+        /// The lease: its name, or the beginning of it
+        lease: String,
+        /// Do not wait until it is settled
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Show how the daemon is: identity, chain, overlay, money, leases
+    #[command(after_help = "Example:\n  xennet status")]
+    Status,
+    /// Show what happens, as it happens, until Ctrl-C
+    #[command(after_help = "Example:\n  xennet events --json | jq -c 'select(.event == \"paid\")'")]
+    Events,
+    /// Stop the daemon; its leases go on when it starts again
+    #[command(after_help = "Example:\n  xennet stop")]
+    Stop,
+    /// Measure: payments, mining, tunnel, refusals, start of a machine
+    #[command(after_help = "Examples:\n  xennet bench\n  xennet bench mining payments --quick")]
+    Bench(BenchArgs),
+}
+
+/// What to do about identities.
+#[derive(Debug, Subcommand)]
+pub enum IdentityOrder {
+    /// Mine an identity on all cores, or go on with mining it; the daemon mines by itself when it needs one
+    #[command(after_help = "Example:\n  xennet identity mine\n  xennet identity mine --role node")]
+    Mine {
+        /// Whose identity [default: that of the daemon's side]
+        #[arg(long, value_enum)]
+        role: Option<Side>,
+    },
+    /// Show the identities of this data directory
+    #[command(after_help = "Example:\n  xennet identity show")]
+    Show,
+}
+
+/// A side of the market.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Side {
+    /// Rents machines and pays
+    Publisher,
+    /// Runs machines and is paid
+    Node,
+}
+
+/// What to do about the wallet.
+#[derive(Debug, Subcommand)]
+pub enum WalletOrder {
+    /// Show what it holds
+    #[command(after_help = "Example:\n  xennet wallet balance --json | jq .confirmed_sat")]
+    Balance,
+    /// Show an address to pay to
+    #[command(after_help = "Example:\n  xennet wallet address")]
+    Address,
+}
+
+/// What to do as a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum NodeOrder {
+    /// Run a node here until Ctrl-C; it listens on no port
+    #[command(after_help = "Example:\n  xennet --datadir ~/node node run --bootstrap /ip4/203.0.113.7/tcp/28750")]
+    Run,
+}
+
+/// See [`Order::Publish`].
+#[derive(Debug, Args)]
+pub struct PublishArgs {
+    /// The task file; - reads it from stdin
+    #[arg(required_unless_present = "example")]
+    pub file: Option<PathBuf>,
+    /// Print a task file that works, with every field explained
+    #[arg(long, conflicts_with = "file")]
+    pub example: bool,
+}
+
+/// See [`Order::Run`].
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// A task file, or the hash of an own task that is announced already [default: one small machine for an hour at most]
+    #[arg(long, value_name = "FILE|TASK")]
+    pub task: Option<String>,
+    /// File or directory to send; NAME is what it is called there [default: its own name]; may be repeated
+    #[arg(long = "in", value_name = "FILE[:NAME]")]
+    pub input: Vec<String>,
+    /// File or directory to bring back; LOCAL is where it goes [default: its name, here]; may be repeated
+    #[arg(long = "out", value_name = "NAME[:LOCAL]")]
+    pub output: Vec<String>,
+    /// Seconds to wait for a machine
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    pub wait: u64,
+    /// Leave the lease open afterwards, to be used with `xennet ssh` and ended with `xennet close`
+    #[arg(long)]
+    pub keep: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// See [`Order::Ssh`].
+#[derive(Debug, Args)]
+pub struct SshArgs {
+    /// The lease: its name, or the beginning of it
+    pub lease: String,
+    /// Print the commands for ssh and scp instead of running one
+    #[arg(long, conflicts_with = "command")]
+    pub print: bool,
+    /// A command to run instead of a shell
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// See [`Order::Ledger`].
+#[derive(Debug, Args)]
+pub struct LedgerArgs {
+    /// The lease: its name, or the beginning of it
+    pub lease: String,
+    /// The first line to show, from 0
+    #[arg(long, default_value_t = 0)]
+    pub from: u64,
+    /// The most lines to show [default: all]
+    #[arg(long)]
+    pub limit: Option<u64>,
+}
+
+/// See [`Order::Bench`].
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Which benchmarks [default: all]
+    #[arg(value_name = "NAME")]
+    pub which: Vec<xennetd::bench::Bench>,
+    /// Measure for seconds only, for a first look
+    #[arg(long)]
+    pub quick: bool,
+    /// Directory whose disk is measured; what is made in it is deleted again [default: that for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
