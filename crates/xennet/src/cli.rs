@@ -22,7 +22,7 @@ pub struct Cli {
     #[command(flatten)]
     pub settings: ConfigArgs,
     /// Print JSON instead of tables and sentences
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options")]
     pub json: bool,
     /// What to do.
     #[command(subcommand)]

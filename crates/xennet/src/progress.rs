@@ -9,8 +9,10 @@ use xennetd::control::{Event, MiningView, What};
 
 use crate::show::{describe, units};
 
-/// Time between two lines about the same thing where there is no terminal.
+/// Where there is no terminal: time between two lines about the same thing, and how long a thing that is measured lasts before
+/// it is worth a line.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
+const PLAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// Shows progress on stderr.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct Progress {
     begun: Instant,
     /// The last changing line that was printed, and when.
     last: RefCell<(String, Instant)>,
+    /// The thing measured now, and since when.
+    begun_with: RefCell<(String, Instant)>,
     /// Whether the bar is one with a length.
     measured: Cell<bool>,
 }
@@ -46,8 +50,8 @@ impl Progress {
         } else {
             Way::Lines
         };
-        let last = RefCell::new((String::new(), Instant::now()));
-        Progress { way, begun: Instant::now(), last, measured: Cell::new(false) }
+        let nothing = || RefCell::new((String::new(), Instant::now()));
+        Progress { way, begun: Instant::now(), last: nothing(), begun_with: nothing(), measured: Cell::new(false) }
     }
 
     /// A line that stays.
@@ -59,7 +63,7 @@ impl Progress {
         }
     }
 
-    /// What is being done right now. `kind` ` …` is the same thing while its first two words stay the same.
+    /// What is being done right now.
     pub fn doing(&self, line: &str) {
         match &self.way {
             Way::Bar(bar) => {
@@ -84,7 +88,12 @@ impl Progress {
                 bar.set_position(done.min(total));
                 bar.set_message(line.to_string());
             }
-            Way::Lines => self.plain(&format!("{line} ({} %)", done.saturating_mul(100) / total.max(1))),
+            Way::Lines => {
+                let since = self.since(line);
+                if since.elapsed() >= PLAIN_AFTER {
+                    self.plain(&format!("{line} ({} %)", done.saturating_mul(100) / total.max(1)));
+                }
+            }
             Way::Json => {}
         }
     }
@@ -147,8 +156,16 @@ impl Progress {
         }
     }
 
+    /// When the thing that this line is about was first heard of.
+    fn since(&self, line: &str) -> Instant {
+        let mut begun = self.begun_with.borrow_mut();
+        if kind(&begun.0) != kind(line) {
+            *begun = (line.to_string(), Instant::now());
+        }
+        begun.1
+    }
+
     fn plain(&self, line: &str) {
-        let kind = |line: &str| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
         let mut last = self.last.borrow_mut();
         if kind(&last.0) != kind(line) || last.1.elapsed() >= PLAIN_EVERY {
             *last = (line.to_string(), Instant::now());
@@ -167,6 +184,11 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.done();
     }
+}
+
+/// Lines about the same thing begin with the same two words.
+fn kind(line: &str) -> String {
+    line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
 }
 
 fn spinner() -> ProgressStyle {

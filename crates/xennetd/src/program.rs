@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use xennet_identity::Role;
 
-use crate::config::{Config, ConfigArgs, claim_role};
+use crate::config::{Config, ConfigArgs, claim};
 use crate::{daemon, store};
 
 /// Runs a daemon in this process until it is told to stop; errors go to stderr in one line each, with their causes.
@@ -22,7 +22,7 @@ pub fn run(args: &ConfigArgs, role: Role) -> ExitCode {
 fn try_run(args: &ConfigArgs, role: Role) -> anyhow::Result<()> {
     let config = Config::load(args, role)?;
     store::create_private_dir(&config.data_dir)?;
-    claim_role(&config.data_dir, role)?;
+    claim(&config)?;
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log).context("the log filter cannot be read")?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal()).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads can be started")?;

@@ -207,3 +207,13 @@ fn the_side_of_a_new_data_directory_is_not_known() {
     let message = noted_role(dir.path()).unwrap_err().to_string();
     assert!(message.contains("role must hold the word publisher or node"), "{message}");
 }
+
+#[test]
+fn the_chain_a_data_directory_is_on_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("chain-dir"), "/shared/chain\n").unwrap();
+    let words = ["program", "--datadir", dir.path().to_str().unwrap()];
+    let config = Config::load(&Program::parse_from(words).args, Role::Publisher).unwrap();
+    let ChainSettings::Embedded { dir: chain, .. } = config.chain;
+    assert_eq!(chain.to_str(), Some("/shared/chain"));
+}

@@ -192,7 +192,13 @@ impl Run<'_> {
     fn account(&self, view: &LeaseView) {
         let lease = view.lease;
         let totals = view.totals.unwrap_or_default();
-        let paid = format!("{} in {} payments", units::sat(totals.total_sat), totals.payments);
+        let fee = totals.close_reserve_sat.min(totals.total_sat);
+        let paid = format!(
+            "{} for use and {} towards the closing fee in {} payments",
+            units::sat(totals.total_sat - fee),
+            units::sat(fee),
+            totals.payments
+        );
         let by = view.close_txid.as_deref().map(|txid| format!(" by {txid}")).unwrap_or_default();
         self.progress.say(&format!("lease {lease}: {}, paid {paid}{by}; `xennet ledger {lease}` shows each", view.stage.name()));
         if self.context.json {

@@ -65,8 +65,9 @@ pub fn leases(leases: &[LeaseView], now_ms: u64) -> String {
         ("PEER", Left),
         ("MACHINE", Left),
         ("PAYMENTS", Right),
+        ("USE OWED", Right),
         ("PAID", Right),
-        ("OWED", Right),
+        ("OF IT FEE", Right),
         ("REASON", Left),
     ]);
     for lease in leases {
@@ -80,8 +81,9 @@ pub fn leases(leases: &[LeaseView], now_ms: u64) -> String {
             short(&lease.peer),
             format!("{} × {} MHz, {}", lease.compute.cores, lease.compute.mhz, units::mib(lease.memory_mib)),
             totals.payments.to_string(),
-            units::sat(totals.total_sat),
             units::msat(totals.owed_msat),
+            units::sat(totals.total_sat),
+            units::sat(totals.close_reserve_sat.min(totals.total_sat)),
             tame(&lease.reasons.join("; ")),
         ]);
     }

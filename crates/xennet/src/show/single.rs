@@ -87,9 +87,9 @@ pub fn lease(lease: &LeaseView) -> String {
     if let Some(totals) = &lease.totals {
         lines
             .add("payments", totals.payments)
-            .add("paid", units::sat(totals.total_sat))
             .add("owed for use", units::msat(totals.owed_msat))
-            .add("closing fee's reserve", units::sat(totals.close_reserve_sat))
+            .add("paid", units::sat(totals.total_sat))
+            .add("of it for the closing fee", units::sat(totals.close_reserve_sat.min(totals.total_sat)))
             .add("in the channel", units::sat(totals.capacity_sat));
     }
     lines.maybe("funded by", lease.funding_txid.as_deref()).maybe("settled by", lease.close_txid.as_deref());

@@ -23,9 +23,24 @@ pub enum ConfigError {
         /// Who wants it.
         wanted: Role,
     },
+    /// The data directory's money is on another chain.
+    #[error(
+        "the wallet and the channels of {dir} are on the chain in {noted}, not on the one in {wanted}: leave that setting out, or use \
+         another --datadir. If the chain was moved, write its new place into {note}"
+    )]
+    OtherChain {
+        /// The data directory.
+        dir: PathBuf,
+        /// Where its chain is.
+        noted: PathBuf,
+        /// Where it was to look for it.
+        wanted: PathBuf,
+        /// What notes the place.
+        note: PathBuf,
+    },
     /// What notes the side is damaged.
     #[error("{path} must hold the word publisher or node: write the one that this data directory was made for")]
-    RoleFile {
+    RoleNote {
         /// The file.
         path: PathBuf,
     },

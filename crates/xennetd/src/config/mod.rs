@@ -3,18 +3,18 @@
 //! Every setting has a default that works on one machine with the embedded chain, so that no file is needed to begin.
 
 mod args;
+mod claim;
 mod error;
 mod file;
-mod role;
 mod section;
 
 pub use args::{ConfigArgs, DATADIR_VARIABLE};
+pub(crate) use claim::claim;
+pub use claim::noted_role;
 pub use error::{ConfigError, FieldProblem, Origin};
-pub(crate) use role::claim_role;
-pub use role::noted_role;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use xennet_identity::Role;
@@ -108,8 +108,7 @@ impl Config {
         };
         Config {
             role,
-            chain: ChainSettings::Embedded { // One for all daemons of a user, so that publisher and node on one machine meet on it.
-                dir: args::user_data_dir().map_or_else(|_| data_dir.join("chain"), |home| home.join("xennet-chain")), block_interval: Duration::from_secs(5) },
+            chain: ChainSettings::Embedded { dir: default_chain_dir(&data_dir), block_interval: Duration::from_secs(5) },
             overlay: OverlaySettings { listen, bootstrap },
             tunnel: TunnelSettings { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, TUNNEL_PORT)), announce: None },
             policy: NodePolicy::default(),
@@ -126,6 +125,10 @@ impl Config {
     pub fn load(args: &ConfigArgs, role: Role) -> Result<Config, ConfigError> {
         let data_dir = args.data_dir_of(role)?;
         let mut config = Config::new(role, data_dir);
+        if let Some(noted) = claim::noted_chain_dir(&config.data_dir)? {
+            let ChainSettings::Embedded { dir, .. } = &mut config.chain;
+            *dir = noted;
+        }
         let path = args.config_file(&config.data_dir);
         if let Some(text) = file::read(&path, args.names_its_file())? {
             file::apply(&mut config, &path, &text)?;
@@ -140,4 +143,9 @@ impl Config {
         let own = &self.overlay.listen;
         self.overlay.bootstrap.retain(|address| !own.contains(address));
     }
+}
+
+/// One chain for all daemons of a user, so that publisher and node on one machine meet on it.
+fn default_chain_dir(data_dir: &Path) -> PathBuf {
+    args::user_data_dir().map_or_else(|_| data_dir.join("chain"), |home| home.join("xennet-chain"))
 }
