@@ -1,6 +1,9 @@
 //! Builds the program that measures guests, linked statically because a guest may have any C library or none, so that it can be
 //! part of this crate.
 
+// A build script has nobody to hand an error to.
+#![allow(clippy::panic)]
+
 use std::path::PathBuf;
 use std::process::Command;
 

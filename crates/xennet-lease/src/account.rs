@@ -146,10 +146,10 @@ impl Account {
         }
     }
 
-    /// The total that this usage calls for: reserve, what was used, and the interval to come if paid in advance.
-    pub(crate) fn due_sat(&self, price: &Price<'_>, usage: &Usage) -> Result<u64, MeterError> {
+    /// The total that this usage calls for: reserve, what was used, and what is to be paid ahead.
+    pub(crate) fn due_sat(&self, price: &Price<'_>, usage: &Usage, ahead: Msat) -> Result<u64, MeterError> {
         let used = price.owed(usage)?;
-        let msat = used.0.saturating_add(self.granted_msat).saturating_add(price.in_advance().0);
+        let msat = used.0.saturating_add(self.granted_msat).saturating_add(ahead.0);
         Ok(self.terms.total_for(msat / 1000))
     }
 

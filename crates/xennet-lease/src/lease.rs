@@ -224,7 +224,7 @@ impl Lease {
     pub fn record(&self, now_ms: u64, kind: LedgerKind, note: impl Into<String>) -> Action {
         let usage = self.account.as_ref().map(|account| account.meter.usage()).unwrap_or_default();
         let owed = self.price().and_then(|price| price.owed(&usage).ok()).unwrap_or_default();
-        let paid_sat = self.account.as_ref().map_or(0, Account::total_sat);
+        let paid_sat = self.paid_sat();
         let note = note.into();
         Action::Record(LedgerEntry { at_ms: now_ms, kind, usage, owed, paid_sat, fee_sat: 0, txid: None, note })
     }

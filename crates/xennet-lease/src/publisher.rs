@@ -6,7 +6,7 @@ use bitcoin::{OutPoint, Transaction};
 use xennet_market::price;
 use xennet_meter::interval_price;
 use xennet_rama::{ChannelTerms, PublisherChannel, refund_height_for};
-use xennet_task::{Proposal, Rates, Usage};
+use xennet_task::{Msat, Proposal, Rates, Usage};
 
 use crate::lease::clip;
 use crate::{Account, Action, CloseReason, EndReason, Ending, Input, Lease, LedgerKind, Message, Purse, Side, Stage};
@@ -345,10 +345,16 @@ impl Lease {
         }
     }
 
+    /// Pays for what was used, and for the interval to come if that was agreed.
     fn pay(&mut self, now_ms: u64, out: &mut Vec<Action>) {
+        let ahead = self.price().map_or(Msat(0), |price| price.in_advance());
+        self.pay_with(now_ms, ahead, out);
+    }
+
+    fn pay_with(&mut self, now_ms: u64, ahead: Msat, out: &mut Vec<Action>) {
         let (Some(price), Some(account)) = (self.price(), &self.account) else { return };
         let usage = account.meter.usage();
-        let due = match account.due_sat(&price, &usage) {
+        let due = match account.due_sat(&price, &usage, ahead) {
             Ok(due) => due,
             Err(error) => return self.begin_publisher_closing(now_ms, CloseReason::ChannelExhausted, &error.to_string(), out),
         };
@@ -379,7 +385,8 @@ impl Lease {
                 if let Some(account) = &mut self.account {
                     account.meter.advance(now_ms);
                 }
-                self.pay(now_ms, out);
+                // No interval is to come.
+                self.pay_with(now_ms, Msat(0), out);
                 self.begin_publisher_closing(now_ms, reason, "", out);
             }
             Stage::Closing { .. } => {}

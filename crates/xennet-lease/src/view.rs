@@ -1,9 +1,10 @@
 //! A lease's figures, for whoever shows them.
 
 use serde::{Deserialize, Serialize};
+use xennet_rama::Spend;
 use xennet_task::{Msat, Usage};
 
-use crate::Lease;
+use crate::{Account, Lease, Stage};
 
 /// What a lease has come to.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,16 @@ pub struct Totals {
 }
 
 impl Lease {
+    /// What went over the channel, satoshi: what the chain says once it does, until then the highest total signed or held. A
+    /// publisher may have signed one payment more than the node got.
+    pub fn paid_sat(&self) -> u64 {
+        match &self.stage {
+            Stage::Settled { spend: Spend::Close { total_sat, .. }, .. } => *total_sat,
+            Stage::Settled { spend: Spend::Refund { .. }, .. } => 0,
+            _ => self.account.as_ref().map_or(0, Account::total_sat),
+        }
+    }
+
     /// Present figures; `None` before the agreement.
     pub fn totals(&self) -> Option<Totals> {
         let account = self.account.as_ref()?;

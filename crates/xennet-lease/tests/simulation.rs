@@ -1,5 +1,5 @@
 //! The whole way of a lease, both sides against each other.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod pair;
 
@@ -52,7 +52,25 @@ fn paid_in_advance_the_publisher_loses_at_most_the_interval_it_agreed_to_prepay(
     pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
     assert!(pair.until(60, Pair::both_over));
     assert!(pair.paid_msat() >= pair.worth_msat(), "the node is ahead");
-    assert_bounded(&pair, pair.interval_msat());
+    // The last payment pays for no interval to come.
+    assert_bounded(&pair, 0);
+}
+
+#[test]
+fn a_payment_that_never_arrived_is_in_no_ledgers_last_line() {
+    let total = |lease: &xennet_lease::Lease| lease.account.as_ref().unwrap().total_sat();
+    let mut pair = live(arrears());
+    pair.until(10, |_| false);
+    assert!(pair.until(10, |pair| total(&pair.publisher.lease) > total(&pair.node.lease)), "one on its way");
+    pair.kill(Who::Publisher);
+    assert!(pair.until(90, |pair| pair.node.lease.is_over()));
+    pair.restart(Who::Publisher);
+    assert!(pair.until(30, Pair::both_over));
+    let last = |ledger: &[xennet_lease::LedgerEntry]| ledger.last().cloned().unwrap();
+    let (a, b) = (last(&pair.publisher.ledger), last(&pair.node.ledger));
+    assert_eq!((a.kind, b.kind), (LedgerKind::Settled, LedgerKind::Settled));
+    assert_eq!((a.paid_sat, a.fee_sat, a.txid), (b.paid_sat, b.fee_sat, b.txid));
+    assert!(total(&pair.publisher.lease) > a.paid_sat, "it was signed");
 }
 
 #[test]

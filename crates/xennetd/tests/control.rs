@@ -152,6 +152,25 @@ async fn the_end_of_the_daemon_ends_the_events() {
     assert!(!matches!(listener.next().await, Ok(Some(_))));
 }
 
+/// Who stops a daemon hears that it does, although the process ends right after.
+#[tokio::test]
+async fn an_answer_on_its_way_arrives_before_the_server_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (requests, mut incoming) = mpsc::channel(1);
+    let (events, _) = broadcast::channel(1);
+    let server = serve(&socket_path(dir.path()), requests, events).unwrap();
+    let client = Client::new(dir.path());
+    let asking = tokio::spawn(async move { client.command(&Command::Stop {}).await });
+    let Some(Request::Command { reply, .. }) = incoming.recv().await else { panic!("no command") };
+    let closing = tokio::spawn(server.close());
+    tokio::task::yield_now().await;
+    assert!(!closing.is_finished(), "it waits for the answer");
+    reply.send(Ok(Reply::Done)).unwrap();
+    closing.await.unwrap();
+    assert_eq!(asking.await.unwrap().unwrap(), Reply::Done);
+    assert!(!socket_path(dir.path()).exists());
+}
+
 #[tokio::test]
 async fn a_pipe_carries_bytes_both_ways_and_ends_one_way_first() {
     let dir = tempfile::tempdir().unwrap();

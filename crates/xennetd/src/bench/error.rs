@@ -37,14 +37,14 @@ pub enum BenchError {
         why: String,
     },
     /// What should be refused was not, or what should pass did not: the figure would be about something else.
-    #[error("{refused} of {count} announcements {what} were refused as they should be")]
+    #[error("only {as_they_should} of {count} announcements {what} were judged as they should be")]
     Verdict {
         /// What they were.
         what: &'static str,
         /// How many there were.
         count: usize,
-        /// How many were refused for the right reason.
-        refused: usize,
+        /// How many were judged right.
+        as_they_should: usize,
     },
     /// A daemon did not do its part.
     #[error("{what} within {} s; the daemon's log ends with: {log}", waited_s)]

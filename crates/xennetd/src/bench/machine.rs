@@ -36,7 +36,8 @@ pub(super) async fn run(
         Figure::median("bare QEMU, start to SSH banner", Unit::Seconds, spread(bare)?),
     ]);
     section.notes.push(format!(
-        "One core and 256 MiB under {}. Ours also makes the temporary disk, drops privileges and opens the control socket.",
+        "One core and 256 MiB under {}. Ours also makes the temporary disk, drops privileges and opens the control socket. \
+         A boot is seconds of a whole core: where others are at work, their load decides more than we do, and a ratio below 1 is luck.",
         verdict.accelerator
     ));
     Ok(())

@@ -38,10 +38,11 @@ pub(super) async fn run(effort: Effort, dir: &Path, section: &mut Section) -> Re
     section.figures.push(Figure::median("rust-bitcoin, hashes on one core", Unit::PerSecond, identity.other_per_s));
 
     let within = Duration::from_millis(effort.pick(1_000, 4_000));
-    let (threads, all_cores) = on_a_core(move || on_all_cores(&template, within)).await?;
+    let (threads, all_cores, cores_got) = on_a_core(move || on_all_cores(&template, within)).await?;
     section.figures.extend([
         Figure::new(format!("identity, nonces on all {threads} cores"), Unit::PerSecond, all_cores),
         Figure::new("all cores, ÷ one core", Unit::Ratio, all_cores / identity.ours_per_s.median),
+        Figure::new("cores that the system gave for that", Unit::Count, cores_got),
     ]);
     for (network, schedule) in [("regtest", TargetSchedule::REGTEST), ("mainnet", TargetSchedule::MAINNET)] {
         let expected = schedule.target_at(schedule.base_height).expected_hashes() as f64;
@@ -71,9 +72,11 @@ fn beside(rounds: usize, mut ours: impl FnMut(u64) -> Option<u64>) -> Result<Pai
     in_turns(rounds, BATCH, ours, other)?.ok_or(BenchError::Nothing)
 }
 
-/// What the daemon's own search reaches: threads, and nonces a second of all together.
-fn on_all_cores(template: &IdentityTemplate, within: Duration) -> (u32, f64) {
+/// What the daemon's own search reaches: threads, nonces a second of all together, and how many cores it got: fewer than there
+/// are, if others are at work.
+fn on_all_cores(template: &IdentityTemplate, within: Duration) -> (u32, f64, f64) {
     let stop = StopSwitch::new();
+    let before = processor_time_s();
     let begun = Instant::now();
     let mut last = None;
     let hardness = Hardness::from_leading_zero_bits(NEVER);
@@ -88,5 +91,30 @@ fn on_all_cores(template: &IdentityTemplate, within: Duration) -> (u32, f64) {
             }
         },
     );
-    last.map_or((0, 0.0), |progress| (progress.threads, progress.hashes_per_s as f64))
+    let cores_got = (processor_time_s() - before) / begun.elapsed().as_secs_f64();
+    last.map_or((0, 0.0, 0.0), |progress| (progress.threads, progress.hashes_per_s as f64, cores_got))
+}
+
+/// Processor time of this process so far, all threads, seconds.
+fn processor_time_s() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Fields 14 and 15 (proc(5)), counted behind the name, which may itself hold spaces; a tick is always 10 ms.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    ticks as f64 / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_takes_processor_time() {
+        let before = processor_time_s();
+        let begun = Instant::now();
+        while processor_time_s() < before + 0.05 && begun.elapsed() < Duration::from_secs(60) {
+            black_box(sha256d::Hash::hash(&[0; 80]));
+        }
+        assert!(processor_time_s() >= before + 0.05);
+    }
 }

@@ -16,6 +16,8 @@ use crate::store::durable_updates;
 const BATCH: u64 = 8;
 /// Size of what is written for each payment, bytes: the record of a lease in mid-lease.
 const RECORD_BYTES: usize = 4_500;
+/// How long each way is measured at a time.
+const TURN: Duration = Duration::from_millis(750);
 /// Leases that pay at the same time.
 const MANY: u32 = 100;
 /// Share of the bare rate that payments must reach.
@@ -28,12 +30,12 @@ pub(super) async fn run(effort: Effort, dir: &Path, section: &mut Section) -> Re
     beside(section, "check a payment, ÷ bare verification", "payments checked", "bare verifications", verify);
 
     let dir = dir.to_owned();
-    let (one, many, sync_ms) = on_a_core(move || durable(effort, &dir)).await??;
-    let commit_ms = 1e3 / (one.max(1) as f64);
+    let Durable { one, many, gain, sync_ms } = on_a_core(move || durable(effort, &dir)).await??;
+    let commit_ms = 1e3 / one.median.max(1.0);
     section.figures.extend([
-        Figure::new("durable payments, 1 lease", Unit::PerSecond, one as f64),
-        Figure::new(format!("durable payments, {MANY} leases"), Unit::PerSecond, many as f64),
-        Figure::new("gain by sharing commits", Unit::Ratio, many as f64 / one.max(1) as f64),
+        Figure::median("durable payments, 1 lease", Unit::PerSecond, one),
+        Figure::median(format!("durable payments, {MANY} leases"), Unit::PerSecond, many),
+        Figure::median(format!("{MANY} leases, ÷ 1 lease"), Unit::Ratio, gain),
         Figure::median("a synced write of 4 KiB on this disk", Unit::Milliseconds, sync_ms),
         Figure::new("synced writes that one commit costs", Unit::Count, commit_ms / sync_ms.median),
     ]);
@@ -56,14 +58,16 @@ fn beside(section: &mut Section, ratio: &str, ours: &str, bare: &str, paired: Pa
 fn sign(rounds: usize) -> Result<Paired, BenchError> {
     let bare = Ends::new()?;
     let mut ends = Ends::new()?;
+    let mut number = 0;
     let ours = || {
         let begun = Instant::now();
         black_box(ends.pay(BATCH)?);
         Ok(begun.elapsed())
     };
     let other = || {
+        number += BATCH;
         let begun = Instant::now();
-        black_box(bare.bare_sign(BATCH));
+        black_box(bare.bare_sign(number, BATCH));
         Ok::<_, BenchError>(begun.elapsed())
     };
     in_turns(rounds, BATCH, ours, other)?.ok_or(BenchError::Nothing)
@@ -71,39 +75,47 @@ fn sign(rounds: usize) -> Result<Paired, BenchError> {
 
 fn verify(rounds: usize) -> Result<Paired, BenchError> {
     let bare = Ends::new()?;
-    let signatures = bare.bare_sign(BATCH);
     let mut ends = Ends::new()?;
+    let mut number = 0;
+    // Both check signatures that they have not seen before, made outside the measured time.
     let ours = || {
-        // The node takes growing totals only, so each batch is signed anew, outside the measured time.
         let updates = ends.pay(BATCH)?;
         let begun = Instant::now();
         ends.accept(&updates)?;
         Ok(begun.elapsed())
     };
     let other = || {
+        number += BATCH;
+        let signatures = bare.bare_sign(number, BATCH);
         let begun = Instant::now();
-        black_box(bare.bare_verify(&signatures));
+        black_box(bare.bare_verify(number, &signatures));
         Ok::<_, BenchError>(begun.elapsed())
     };
     in_turns(rounds, BATCH, ours, other)?.ok_or(BenchError::Nothing)
 }
 
-/// Durable updates a second for one lease and for many, and a synced write beside them, milliseconds. The writes are timed
-/// before, between and after, because other users of the disk come and go.
-fn durable(effort: Effort, dir: &Path) -> Result<(u64, u64, Spread), BenchError> {
-    let rounds = effort.pick(1, 3);
-    let duration = Duration::from_millis(effort.pick(1_000, 2_000));
-    let (mut one, mut many, mut syncs) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..rounds {
-        syncs.push(disk::synced_writes(dir, 60)?);
-        one.push(durable_updates(&dir.join(format!("one-{round}")), 1, RECORD_BYTES, duration)?.updates_per_s);
-        syncs.push(disk::synced_writes(dir, 60)?);
-        many.push(durable_updates(&dir.join(format!("many-{round}")), MANY, RECORD_BYTES, duration)?.updates_per_s);
+/// Durable updates a second for one lease and for many, how many times as many those are, and milliseconds of a synced write.
+struct Durable {
+    one: Spread,
+    many: Spread,
+    gain: Spread,
+    sync_ms: Spread,
+}
+
+/// In turns, because other users of the disk come and go.
+fn durable(effort: Effort, dir: &Path) -> Result<Durable, BenchError> {
+    let (mut one, mut many, mut gain, mut syncs_ms) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..effort.pick(2, 8) {
+        syncs_ms.push(disk::synced_writes(dir, 30)?.median);
+        let rate = |name: &str, leases| -> Result<f64, BenchError> {
+            let dir = dir.join(format!("{name}-{round}"));
+            Ok(durable_updates(&dir, leases, RECORD_BYTES, TURN)?.updates_per_s as f64)
+        };
+        let (alone, together) = (rate("one", 1)?, rate("many", MANY)?);
+        one.push(alone);
+        many.push(together);
+        gain.push(together / alone.max(1.0));
     }
-    one.sort_unstable();
-    many.sort_unstable();
-    syncs.sort_by(|a, b| a.median.total_cmp(&b.median));
-    let middle = |all: Vec<u64>| all.get(all.len() / 2).copied().ok_or(BenchError::Nothing);
-    let sync = syncs.get(syncs.len() / 2).copied().ok_or(BenchError::Nothing)?;
-    Ok((middle(one)?, middle(many)?, sync))
+    let spread = |samples| Spread::of(samples).ok_or(BenchError::Nothing);
+    Ok(Durable { one: spread(one)?, many: spread(many)?, gain: spread(gain)?, sync_ms: spread(syncs_ms)? })
 }

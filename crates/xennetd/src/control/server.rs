@@ -82,6 +82,9 @@ pub enum ServeError {
 /// `sun_path` holds 108 bytes, the last of them zero.
 const MAX_SOCKET_PATH: usize = 107;
 
+/// How long clients have to take their answers when the daemon stops.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
 /// Bytes each way between a client and a pipe at a time.
 const PIPE_BUFFER: usize = 64 * 1024;
 
@@ -92,6 +95,14 @@ pub struct Server {
     task: JoinHandle<()>,
     stopped: CancellationToken,
     path: PathBuf,
+}
+
+impl Server {
+    /// Stops serving, and waits a little until the answers on their way have arrived: the process may end after this.
+    pub async fn close(mut self) {
+        self.stopped.cancel();
+        let _ = tokio::time::timeout(LAST_ANSWERS, &mut self.task).await;
+    }
 }
 
 impl Drop for Server {
@@ -111,9 +122,10 @@ pub fn serve(path: &Path, requests: mpsc::Sender<Request>, events: broadcast::Se
     let listener = bind_private(path)?;
     let stopped = CancellationToken::new();
     let app = router(Shared { requests, events, stopped: stopped.clone() });
+    let until = stopped.clone();
     let task = tokio::spawn(async move {
-        // Serving ends only when the task is aborted; accept errors are waited out inside.
-        let _ = axum::serve(listener, app).await;
+        // Accept errors are waited out inside.
+        let _ = axum::serve(listener, app).with_graceful_shutdown(until.cancelled_owned()).await;
     });
     Ok(Server { task, stopped, path: path.to_path_buf() })
 }

@@ -210,7 +210,9 @@ impl Daemon {
         let Some(running) = self.leases.get_mut(&id) else { return };
         running.rented = false;
         let may_pass = match &running.lease.stage {
-            Stage::Ended { reason } => !matches!(reason, EndReason::ProposalRefused(_) | EndReason::MachineRefused(_) | EndReason::Cancelled),
+            Stage::Ended { reason } => {
+                !matches!(reason, EndReason::ProposalRefused(_) | EndReason::MachineRefused(_) | EndReason::Cancelled)
+            }
             _ => false,
         };
         if may_pass && matches!(running.lease.side, Side::Node(_)) {

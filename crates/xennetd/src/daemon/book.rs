@@ -75,7 +75,10 @@ impl Book {
                 self.known.remove(&first);
             }
         }
-        self.known.insert(hash, KnownTask { task, work_bits, txid, height: None, refusals: Vec::new(), taken: false, attempts: 0, not_before: 0 });
+        self.known.insert(
+            hash,
+            KnownTask { task, work_bits, txid, height: None, refusals: Vec::new(), taken: false, attempts: 0, not_before: 0 },
+        );
         true
     }
 

@@ -29,6 +29,8 @@ const MOST_OUTPUT: usize = 64 << 20;
 const MOST_ROUND_TRIP: Duration = Duration::from_millis(4);
 /// How much of the disk may be written, MiB.
 const MOST_DISK_MIB: u64 = 64;
+/// How much is written first, to find out how much takes about a stage, MiB.
+const TRIAL_DISK_MIB: u64 = 2;
 
 /// Why a guest could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -243,7 +245,10 @@ impl Probe {
 
     /// Speeds of writing with a sync at the end and of reading back, 10^6 bytes a second.
     async fn disk(&mut self, disk_mib: u64) -> Result<(u64, u64), MeasureError> {
-        let mib = (disk_mib / 4).clamp(1, MOST_DISK_MIB / 2);
+        let (_, trial) = self.timed(&format!("write {TRIAL_DISK_MIB}")).await?;
+        let aimed = u128::from(TRIAL_DISK_MIB) * STAGE.as_micros() / trial.as_micros().max(1);
+        let most = (disk_mib / 4).clamp(TRIAL_DISK_MIB, MOST_DISK_MIB);
+        let mib = u64::try_from(aimed).unwrap_or(most).clamp(TRIAL_DISK_MIB, most);
         let (_, wrote) = self.timed(&format!("write {mib}")).await?;
         let (_, read) = self.timed(&format!("read {mib}")).await?;
         Ok((per_micro(mib << 20, wrote), per_micro(mib << 20, read)))

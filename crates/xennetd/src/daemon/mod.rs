@@ -150,7 +150,7 @@ pub async fn run(config: Config, ready: impl FnOnce()) -> anyhow::Result<()> {
     }
     let failed = daemon.failed.take();
     daemon.leave().await;
-    drop(server);
+    server.close().await;
     failed.map_or(Ok(()), Err)
 }
 
@@ -341,8 +341,7 @@ impl Daemon {
         tracing::info!(lease = %id, stage = stage.name(), %note, "lease");
         self.tell(What::Lease { lease: id, task: lease.task_hash, stage, note });
         if let xennet_lease::Stage::Settled { txid, .. } = &lease.stage {
-            let paid_sat = lease.account.as_ref().map_or(0, xennet_lease::Account::total_sat);
-            self.tell(What::Settled { lease: id, paid_sat, txid: txid.to_string() });
+            self.tell(What::Settled { lease: id, paid_sat: lease.paid_sat(), txid: txid.to_string() });
         }
         if lease.is_over() {
             self.logins.forbid(&id);

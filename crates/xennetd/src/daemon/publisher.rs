@@ -245,11 +245,8 @@ impl Daemon {
     /// What may still be locked for a task: its budget, and the daemon's, less what its leases hold or have spent.
     fn budget_left(&self, own: &OwnTask) -> u64 {
         let held = |running: &super::Running| match (&running.lease.side, &running.lease.proposal) {
-            (Side::Publisher(_), Some(proposal)) => match (&running.lease.account, running.lease.is_over()) {
-                (Some(account), true) => account.total_sat(),
-                (None, true) => 0,
-                (_, false) => proposal.capacity_sat,
-            },
+            (Side::Publisher(_), Some(_)) if running.lease.is_over() => running.lease.paid_sat(),
+            (Side::Publisher(_), Some(proposal)) => proposal.capacity_sat,
             _ => 0,
         };
         let of_task: u64 = self.leases.values().filter(|running| running.lease.task_hash == own.hash).map(held).sum();
