@@ -55,15 +55,19 @@ impl Ends {
         updates.iter().try_for_each(|update| self.node.accept(update, 1))
     }
 
-    /// `count` bare signatures with the same key.
-    pub fn bare_sign(&self, count: u64) -> Vec<[u8; 64]> {
-        (0..count).map(|number| SECP256K1.sign_ecdsa(&numbered(number), &self.secret).serialize_compact()).collect()
+    /// `count` bare signatures with the same key, of messages numbered from `first` on.
+    pub fn bare_sign(&self, first: u64, count: u64) -> Vec<[u8; 64]> {
+        let numbers = first..first.saturating_add(count);
+        numbers.map(|number| SECP256K1.sign_ecdsa(&numbered(number), &self.secret).serialize_compact()).collect()
     }
 
     /// Checks the signatures of [`Ends::bare_sign`], bare; returns how many are right.
-    pub fn bare_verify(&self, signatures: &[[u8; 64]]) -> usize {
+    ///
+    /// Give it new ones each time: a processor learns by heart the branches of a signature that it has checked before, and is
+    /// then a tenth quicker than any node can be.
+    pub fn bare_verify(&self, first: u64, signatures: &[[u8; 64]]) -> usize {
         let key = self.publisher.terms().publisher_key;
-        (0..)
+        (first..)
             .zip(signatures)
             .filter(|(number, bytes)| {
                 ecdsa::Signature::from_compact(black_box(*bytes))
