@@ -90,6 +90,12 @@ pub enum Order {
     /// Show a lease's ledger: usage, what was owed and what was paid, line by line
     #[command(after_help = "Example:\n  xennet ledger 77c0\n  xennet ledger 77c0 --from 100 --limit 50 --json")]
     Ledger(LedgerArgs),
+    /// Take a transaction of the chain apart: what it costs, what it spends, what it pays
+    #[command(after_help = "Example:\n  xennet tx 00002bdc9ccb993853e932d6e89962743c9daf4ba60124f893fb54056e02eeea")]
+    Tx {
+        /// Its id
+        txid: String,
+    },
     /// Take a task back; leases that run go on
     #[command(after_help = "Example:\n  xennet cancel 5a2b")]
     Cancel {

@@ -72,6 +72,10 @@ impl Context {
             Order::Ssh(args) => return ssh::ssh(self, args).await,
             Order::Pipe { lease, name } => return ssh::pipe(self, &lease, &name).await,
             Order::Ledger(args) => self.ledger(&args).await?,
+            Order::Tx { txid } => match self.ask(Command::Transaction { txid }).await? {
+                Reply::Transaction(transaction) => show::print(self.json, &*transaction, show::transaction)?,
+                other => return Err(strange(&other)),
+            },
             Order::Cancel { task } => {
                 self.daemon().await?;
                 let task = resolve::task(&self.client, &task).await?;

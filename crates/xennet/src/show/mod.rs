@@ -4,11 +4,13 @@ mod events;
 mod lists;
 mod single;
 pub mod table;
+mod transaction;
 pub mod units;
 
 pub use events::describe;
 pub use lists::{leases, ledger, tasks};
 pub use single::{balance, identities, identity, lease, status, task};
+pub use transaction::transaction;
 
 use std::io::{self, Write};
 

@@ -5,6 +5,7 @@ use thiserror::Error;
 use xennet_identity::Role;
 use xennet_task::{AnnouncementHash, LeaseId};
 
+use super::transaction::TransactionView;
 use super::view::{AddressView, BalanceView, IdentityView, LeaseView, LedgerPage, StatusView, TaskView};
 
 /// What can be asked of a daemon.
@@ -66,6 +67,11 @@ pub enum Command {
         /// Which one.
         lease: LeaseId,
     },
+    /// Take a transaction of the chain apart. Answers [`Reply::Transaction`].
+    Transaction {
+        /// Its id, 64 hexadecimal digits.
+        txid: String,
+    },
     /// Stop the daemon. Leases stay as they are on disk and go on when it starts again. Answers [`Reply::Done`].
     Stop {},
 }
@@ -103,6 +109,8 @@ pub enum Reply {
     Leases(Vec<LeaseView>),
     /// A page of a ledger.
     Ledger(LedgerPage),
+    /// A transaction of the chain.
+    Transaction(Box<TransactionView>),
 }
 
 /// Why a command was not carried out, and what to do about it.

@@ -12,12 +12,14 @@ mod client;
 mod command;
 mod event;
 mod server;
+mod transaction;
 mod view;
 
 pub use client::{Client, ClientError, Events, Pipe};
 pub use command::{Command, Failure, FailureKind, Reply};
 pub use event::{Event, What};
 pub use server::{PipeStream, Request, ServeError, Server, serve};
+pub use transaction::{InputView, OutputView, TransactionView};
 pub use view::{AddressView, BalanceView, IdentityView, LeaseStage, LeaseView, LedgerPage, MiningView, StatusView, TaskState, TaskView};
 
 // The words the commands and views are made of, so that programs need no other crate of ours.

@@ -60,6 +60,7 @@ impl Daemon {
                 self.feed(lease, Input::Close(reason));
                 self.lease_reply(lease)
             }
+            Command::Transaction { txid } => return self.answer_with_transaction(txid, answer),
             Command::Stop {} => {
                 self.stopping = true;
                 Ok(Reply::Done)

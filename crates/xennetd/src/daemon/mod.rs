@@ -21,6 +21,7 @@ mod measure;
 mod node;
 mod publisher;
 mod shared;
+mod transaction;
 mod tunnels;
 mod views;
 
