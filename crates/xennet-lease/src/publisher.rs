@@ -361,11 +361,13 @@ impl Lease {
         let (due, max) = (due.max(account.total_sat()), account.terms.max_total_sat());
         let Some(account) = &mut self.account else { return };
         let Purse::Publisher(channel) = &mut account.purse else { return };
+        let before = channel.signed_total_sat();
         let update = match channel.pay(due.min(max)) {
             Ok(update) => update,
             Err(error) => return self.begin_publisher_closing(now_ms, CloseReason::ChannelExhausted, &error.to_string(), out),
         };
-        account.payments += 1;
+        // Saying a total again is no payment more.
+        account.payments += u32::from(account.payments == 0 || update.total_sat > before);
         account.last_payment_ms = now_ms;
         let number = account.payments;
         if let Some(side) = self.publisher() {
