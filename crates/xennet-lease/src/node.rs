@@ -216,10 +216,11 @@ impl Lease {
         let (usage, total_sat) = (account.meter.usage(), channel.total_sat());
         account.acked_total_sat = total_sat;
         account.last_payment_ms = now_ms;
-        let again = total_sat == before && account.payments > 0;
-        if !again {
-            account.payments += 1;
+        if total_sat == before && account.payments > 0 {
+            // The same payment again, as after a cut. It is on disk already; a ledger line each would let a stranger fill the disk.
+            return out.push(Action::Send(Message::Ack { total_sat, usage }));
         }
+        account.payments += 1;
         self.revision += 1;
         out.push(Action::Send(Message::Ack { total_sat, usage }));
         out.push(self.record(now_ms, LedgerKind::Paid, ""));

@@ -122,6 +122,8 @@ impl Lease {
                     self.revision += 1;
                 }
             }
+            // Said again it changes nothing: a ledger line each would let a stranger fill the disk.
+            Message::Paused { .. } if self.publisher().is_some_and(|side| side.paused) => {}
             Message::Paused { .. } if self.stage == Stage::Live => {
                 self.pay_if_due(now_ms, out);
                 self.pause_meter(now_ms);

@@ -94,7 +94,11 @@ impl Daemon {
         let choice = match verdict {
             Ok(choice) => choice,
             Err(reasons) => {
-                known.refusals = reasons.iter().map(ToString::to_string).collect();
+                let reasons: Vec<_> = reasons.iter().map(ToString::to_string).collect();
+                if known.refusals != reasons {
+                    tracing::info!(task = %hash, why = %reasons.join("; "), "task does not suit this node");
+                    known.refusals = reasons;
+                }
                 return;
             }
         };
