@@ -2,40 +2,43 @@
 
 use std::process::ExitCode;
 
-use xennetd::bench::{Bench, DaemonCommand, Effort, Hardware, Options, Report, Section, run};
+use xennetd::bench::{Bench, BenchError, DaemonCommand, Effort, Options, Report, Section, run};
 
 use crate::background;
 use crate::cli::BenchArgs;
 use crate::commands::Context;
-use crate::fail::Fail;
+use crate::fail::{Fail, chain};
 use crate::progress::Progress;
 use crate::show;
 use crate::show::table::{Align, Table};
 
-/// Measures and shows; exits with 1 if a target was missed.
+/// The exit code of a shell's own commands that Ctrl-C ended: 128 and the signal's number.
+const INTERRUPTED: u8 = 130;
+
+/// Measures and shows. A missed target is a result like any other; only `--check` makes it an exit code.
 pub async fn bench(context: &Context, args: BenchArgs) -> Result<ExitCode, Fail> {
     let which = if args.which.is_empty() { Bench::ALL.to_vec() } else { args.which };
     let program = background::program()?;
     let as_role = |role: &str| vec!["--role".into(), role.into()];
     let options = Options {
         effort: if args.quick { Effort::Quick } else { Effort::Full },
-        dir: args.dir.unwrap_or_else(std::env::temp_dir),
+        dir: args.dir.unwrap_or_else(|| context.data_dir.clone()),
         daemon: DaemonCommand { program, publisher: as_role("publisher"), node: as_role("node") },
     };
     let progress = Progress::new(context.json);
-    let report = run(&which, &options, |line| progress.doing(line)).await.map_err(|e| Fail::new(crate::fail::chain(&e)))?;
+    let report = run(&which, &options, |line| progress.doing(line)).await.map_err(|error| {
+        let code = if matches!(error, BenchError::Interrupted) { INTERRUPTED } else { 1 };
+        Fail::new(chain(&error)).code(code)
+    })?;
     progress.done();
     show::print(context.json, &report, text)?;
-    Ok(if report.missed().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let failed = args.check && !report.missed().is_empty();
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn text(report: &Report) -> String {
-    let Hardware { cpu, cores, memory_mib, kernel, kvm, load_before, .. } = &report.hardware;
-    let mut out = format!(
-        "xennet {}{}\n{cpu}, {cores} cores, {memory_mib} MiB, Linux {kernel}, KVM {kvm}, load {load_before:.1}\n",
-        report.version,
-        if report.quick { ", quick" } else { "" }
-    );
+    let quick = if report.quick { ", quick: a first look" } else { "" };
+    let mut out = format!("xennet {}{quick}\n{}\n", report.version, report.hardware);
     for section in &report.sections {
         out.push_str(&format!("\n{}: {}\n", section.name, section.title));
         out.push_str(&figures(section));

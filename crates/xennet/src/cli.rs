@@ -120,8 +120,13 @@ pub enum Order {
     /// Stop the daemon; its leases go on when it starts again
     #[command(after_help = "Example:\n  xennet stop")]
     Stop,
-    /// Measure: payments, mining, tunnel, refusals, start of a machine
-    #[command(after_help = "Examples:\n  xennet bench\n  xennet bench mining payments --quick")]
+    /// Measure: payments, mining, refusals, sizes, tunnel, start of a machine, a whole lease; each beside something in the same run
+    #[command(after_help = "Examples:\n  \
+            xennet bench                              all of them, some five minutes\n  \
+            xennet bench mining payments --quick\n  \
+            xennet bench --json | jq '.sections[].figures[] | select(.met == false)'\n\n\
+            Names: payments, mining, refusal, sizes, tunnel, machine, lease. Needs ssh and sshd for tunnel, QEMU for machine\n\
+            and lease. docs/bench.md says how each figure is measured and what it was where.")]
     Bench(BenchArgs),
 }
 
@@ -237,7 +242,10 @@ pub struct BenchArgs {
     /// Measure for seconds only, for a first look
     #[arg(long)]
     pub quick: bool,
-    /// Directory whose disk is measured; what is made in it is deleted again [default: that for temporary files]
+    /// Exit with 1 if a target was missed or a benchmark could not be done
+    #[arg(long)]
+    pub check: bool,
+    /// Directory whose disk is measured; what is made in it is deleted again [default: the data directory]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
