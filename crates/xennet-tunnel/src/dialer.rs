@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cut::Cut;
 use crate::event::TunnelEvent;
-use crate::link::{Link, Pipes};
+use crate::link::Link;
 use crate::pipe::Traffic;
+use crate::places::Pipes;
 use crate::session;
 use crate::settings::SUPERSEDED;
 
@@ -70,6 +71,7 @@ impl Dialer {
     /// Starts to dial and tells `events` what happens. Needs a running tokio runtime.
     #[must_use]
     pub fn start(config: DialConfig, events: mpsc::Sender<TunnelEvent>) -> Self {
+        crate::settings::keep_freed_memory();
         let stop = CancellationToken::new();
         let task = tokio::spawn(dial(Arc::new(config), events, stop.clone()));
         Self { stop, task: Some(task) }

@@ -29,6 +29,7 @@ mod keys;
 mod link;
 mod listener;
 mod pipe;
+mod places;
 mod queue;
 mod session;
 mod settings;

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use russh::server;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use crate::credit::Budget;
 use crate::cut::Cut;
 use crate::error::TunnelError;
 use crate::frames::check_len;
-use crate::pipe::{Pipe, PipeParts, Traffic};
-use crate::settings::{FRAME_QUEUE, MAX_PIPES, PIPE_OPEN_WITHIN, PIPE_VERSION};
+use crate::pipe::Pipe;
+use crate::places::Pipes;
+use crate::settings::{FRAME_QUEUE, PIPE_OPEN_WITHIN, PIPE_VERSION};
 
 /// A session between a publisher and a node. Clones are the same session; when it is down, all of them fail.
 #[derive(Clone)]
@@ -21,18 +22,8 @@ pub struct Link {
 struct Inner {
     user: String,
     frames: mpsc::Sender<Vec<u8>>,
-    closing: Cut,
     pipes: Pipes,
     opener: Option<Opener>,
-}
-
-/// What is shared by all pipes of a session.
-#[derive(Clone)]
-pub(crate) struct Pipes {
-    places: Arc<Semaphore>,
-    budget: Arc<Budget>,
-    traffic: Arc<Traffic>,
-    cut: Cut,
 }
 
 /// How the publisher opens a pipe.
@@ -47,24 +38,11 @@ pub(crate) struct LinkEnds {
     pub(crate) closing: Cut,
 }
 
-impl Pipes {
-    pub(crate) fn new(traffic: Arc<Traffic>, cut: Cut) -> Self {
-        Self { places: Arc::new(Semaphore::new(MAX_PIPES)), budget: Budget::new(), traffic, cut }
-    }
-
-    /// What one more pipe needs.
-    pub(crate) fn one_more(&self) -> Result<PipeParts, TunnelError> {
-        let places = Arc::clone(&self.places);
-        let permit = places.try_acquire_owned().map_err(|_| TunnelError::TooManyPipes { max: MAX_PIPES })?;
-        Ok(PipeParts { window: self.budget.window(), permit, traffic: Arc::clone(&self.traffic), cut: self.cut.clone() })
-    }
-}
-
 impl Link {
     pub(crate) fn new(user: &str, pipes: Pipes, opener: Option<Opener>) -> (Self, LinkEnds) {
         let (frames, frames_out) = mpsc::channel(FRAME_QUEUE);
-        let closing = Cut::default();
-        let link = Self { inner: Arc::new(Inner { user: user.to_owned(), frames, closing: closing.clone(), pipes, opener }) };
+        let closing = pipes.closing.clone();
+        let link = Self { inner: Arc::new(Inner { user: user.to_owned(), frames, pipes, opener }) };
         let ends = LinkEnds { frames: frames_out, closing };
         (link, ends)
     }
@@ -103,14 +81,15 @@ impl Link {
         if self.is_closed() {
             return Err(self.closed());
         }
-        let parts = self.inner.pipes.one_more()?;
+        let place = self.inner.pipes.place()?;
         let session = opener.session.clone();
         let forward = opener.forward.clone();
         // A task of its own: if our caller goes away in the middle, the channel is still taken up and then closed,
         // instead of staying open at the node.
         let opening = tokio::spawn(async move {
+            let asked = Instant::now();
             let channel = session.channel_open_forwarded_tcpip(forward, PIPE_VERSION, "xennet", 0).await?;
-            Ok::<_, russh::Error>(Pipe::new(channel, parts))
+            Ok::<_, russh::Error>(Pipe::new(channel, place, asked.elapsed()))
         });
         tokio::select! {
             opened = tokio::time::timeout(PIPE_OPEN_WITHIN, opening) => match opened {
@@ -138,7 +117,7 @@ impl Link {
     /// connection is cut. Returns at once; `Down` tells when it is done. A node's `Dialer` that is not stopped
     /// connects again.
     pub fn close(&self, why: &str) {
-        self.inner.closing.cut(why);
+        self.inner.pipes.closing.cut(why);
     }
 
     /// Whether the session is over.

@@ -158,6 +158,7 @@ impl Listener {
         let refused = |source| TunnelError::Bind { address: config.address, source };
         let socket = TcpListener::bind(config.address).await.map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;
+        settings::keep_freed_memory();
         let limits = config.limits;
         let shared = Arc::new(Shared {
             ssh: settings::server(keys::private(&config.host_key_seed), limits.attempts),

@@ -1,6 +1,7 @@
 //! Bytes that wait for a reader.
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 
 use tokio::io::ReadBuf;
 use tokio_util::bytes::{Buf, Bytes, BytesMut};
@@ -62,6 +63,21 @@ impl ByteQueue {
         moved
     }
 
+    /// Takes some chunks out, about `most` bytes, without copying them.
+    pub(crate) fn pop(&mut self, most: usize) -> Option<Self> {
+        let mut taken = Self::default();
+        while taken.len < most {
+            if self.chunks.is_empty() {
+                self.seal();
+            }
+            let Some(first) = self.chunks.pop_front() else { break };
+            taken.len += first.len();
+            taken.chunks.push_back(first);
+        }
+        self.len -= taken.len;
+        (!taken.is_empty()).then_some(taken)
+    }
+
     /// Throws everything away.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
@@ -70,6 +86,37 @@ impl ByteQueue {
     fn seal(&mut self) {
         if !self.small.is_empty() {
             self.chunks.push_back(self.small.split().freeze());
+        }
+    }
+}
+
+/// So that many chunks can be written by one call.
+impl Buf for ByteQueue {
+    fn remaining(&self) -> usize {
+        self.len
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.chunks.front().map_or(&self.small, |first| first)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut n = 0;
+        for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
+            *slice = IoSlice::new(chunk);
+            n += 1;
+        }
+        n
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        self.len -= count;
+        while let Some(first) = self.chunks.front_mut() {
+            if count < first.len() {
+                return first.advance(count);
+            }
+            count -= first.len();
+            self.chunks.pop_front();
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The numbers of the tunnel, and what both ends ask of the SSH library.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::hint::black_box;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use russh::keys::{Algorithm, PrivateKey};
@@ -41,10 +42,13 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 const UNSENT: u32 = 256 * 1024;
 /// The window of a channel. Larger than any credit (see `credit`), so that credit alone decides.
 const WINDOW: u32 = 16 * 1024 * 1024;
-/// The longest packet inside a channel.
-const PACKET: u32 = 65_535;
+/// The longest packet inside a channel; the library warns of more.
+pub(crate) const PACKET: u32 = 65_535;
 /// How many packets the library queues for a channel's reader.
 const CHANNEL_QUEUE: usize = 64;
+
+/// How much freed memory the process may keep for the next packets, in bytes.
+const KEPT: usize = 8 * 1024 * 1024;
 
 /// `sshd` writes such a line first too.
 fn version() -> SshId {
@@ -127,6 +131,15 @@ pub(crate) fn guest() -> Arc<client::Config> {
         keepalive_interval: None,
         ..client::Config::default()
     })
+}
+
+/// Packets are allocated and freed all the time. glibc gives freed memory back to the system as soon as 128 KiB of it
+/// are together, and gets it again, zeroed, a moment later: a third of all time in a large transfer. Freeing one large
+/// block raises that threshold to twice its size (see `M_TRIM_THRESHOLD` in mallopt(3)), as any program that frees
+/// one by chance does.
+pub(crate) fn keep_freed_memory() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| drop(black_box(Vec::<u8>::with_capacity(KEPT / 2))));
 }
 
 /// Small packets at once, short queues, and an end to waiting for a peer that is gone.

@@ -7,14 +7,14 @@ use russh::client::{self, Msg};
 use russh::keys::PrivateKeyWithHashAlg;
 use russh::{Channel, ChannelMsg};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::DialConfig;
 use super::caller::{Caller, Trouble};
 use crate::cut::Cut;
 use crate::error::why_ended;
 use crate::keys;
-use crate::link::Pipes;
+use crate::places::Pipes;
 use crate::settings::{self, PIPE_VERSION, READY_WITHIN, SUBSYSTEM};
 use crate::transport::Transport;
 
@@ -44,15 +44,17 @@ pub(super) enum NotUp {
 /// Connects, checks the host key, logs in, and asks for lease pipe and forward.
 pub(super) async fn connect(config: &Arc<DialConfig>, pipes: &Pipes, cut: &Cut) -> Result<Attempt, NotUp> {
     let address = config.address;
+    let called = Instant::now();
     let stream = match timeout(CONNECT_WITHIN, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(e)) => return Err(NotUp::Yet(format!("cannot reach {address}: {e}"))),
         Err(_) => return Err(NotUp::Yet(format!("cannot reach {address}: no answer"))),
     };
+    let round_trip = called.elapsed();
     settings::tune(&stream);
 
     let over = Cut::default();
-    let caller = Caller::new(Arc::clone(config), pipes.clone(), cut.clone(), over.clone());
+    let caller = Caller::new(Arc::clone(config), pipes.clone(), round_trip, over.clone());
     let trouble = caller.trouble();
     let transport = Transport::new(stream, cut.clone());
     let handshake = client::connect_stream(settings::client(), transport, caller);

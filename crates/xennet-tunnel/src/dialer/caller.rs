@@ -2,6 +2,7 @@
 //! accept most of it.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
 use russh::keys::PublicKeyOrCertificate;
@@ -12,7 +13,7 @@ use super::bridge;
 use crate::cut::Cut;
 use crate::error::why_ended;
 use crate::keys;
-use crate::link::Pipes;
+use crate::places::Pipes;
 use crate::settings::PIPE_VERSION;
 
 /// The wrong host key that was shown, in OpenSSH's format.
@@ -22,14 +23,15 @@ pub(super) type Trouble = Arc<OnceLock<String>>;
 pub(super) struct Caller {
     config: Arc<DialConfig>,
     pipes: Pipes,
-    cut: Cut,
+    /// How long the TCP connection took, which is a round trip.
+    round_trip: Duration,
     over: Cut,
     trouble: Trouble,
 }
 
 impl Caller {
-    pub(super) fn new(config: Arc<DialConfig>, pipes: Pipes, cut: Cut, over: Cut) -> Self {
-        Self { config, pipes, cut, over, trouble: Trouble::default() }
+    pub(super) fn new(config: Arc<DialConfig>, pipes: Pipes, round_trip: Duration, over: Cut) -> Self {
+        Self { config, pipes, round_trip, over, trouble: Trouble::default() }
     }
 
     pub(super) fn trouble(&self) -> Trouble {
@@ -78,13 +80,12 @@ impl Handler for Caller {
             reply.reject(ChannelOpenFailure::ConnectFailed).await;
             return Ok(());
         };
-        let Ok(parts) = self.pipes.one_more() else {
+        let Ok(place) = self.pipes.place() else {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         };
         // In a task of its own: the session must go on while the guest is connected to.
-        let cut = self.cut.clone();
-        tokio::spawn(bridge::join(channel, reply, target, parts, cut));
+        tokio::spawn(bridge::join(channel, reply, target, place, self.round_trip));
         Ok(())
     }
 

@@ -44,11 +44,11 @@ async fn many_pipes_full_in_both_directions_do_not_wait_for_each_other() {
     .await;
     let world = World::with(target).await;
     let mut all = tokio::task::JoinSet::new();
-    for seed in (0..80).step_by(10) {
+    for seed in (0..80u64).step_by(10) {
         let link = world.publisher.clone();
         all.spawn(async move {
             let (from, mut to) = split(link.open_pipe(PIPE).await.unwrap());
-            to.write_all(&(seed as u64).to_be_bytes()).await.unwrap();
+            to.write_all(&seed.to_be_bytes()).await.unwrap();
             tokio::join!(write_pattern(to, seed, 30 * MB), check_pattern(from, seed + 1, 30 * MB));
         });
     }

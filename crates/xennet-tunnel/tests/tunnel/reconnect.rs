@@ -175,6 +175,20 @@ async fn a_publisher_that_comes_back_is_found_again() {
 }
 
 #[tokio::test]
+async fn a_session_is_renewed_when_it_has_had_very_many_pipes_and_none_is_open() {
+    let mut world = World::with(echo().await).await;
+    let first = world.publisher.open_pipe(PIPE).await.unwrap();
+    for _ in 1..4096 {
+        echo_works(&world.publisher).await;
+    }
+    assert!(!world.publisher.is_closed(), "a pipe is open");
+    drop(first);
+    assert!(down(&mut world.publisher_events).await.contains("renewed"));
+    let link = up(&mut world.publisher_events).await;
+    echo_works(&link).await;
+}
+
+#[tokio::test]
 async fn attempts_become_rarer_but_never_stop() {
     let (world, proxy) = world_with_proxy().await;
     drop(world.listener);

@@ -18,11 +18,10 @@ async fn door_into(link: Link) -> SocketAddr {
     let socket = TcpListener::bind(LOOPBACK).await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = socket.accept().await {
+        while let Ok((stream, _)) = socket.accept().await {
             let link = link.clone();
             tokio::spawn(async move {
-                let mut pipe = link.open_pipe(PIPE).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut stream, &mut pipe).await;
+                let _ = link.open_pipe(PIPE).await.unwrap().join(stream).await;
             });
         }
     });
