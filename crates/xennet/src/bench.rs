@@ -43,15 +43,16 @@ fn text(report: &Report) -> String {
         out.push_str(&format!("\n{}: {}\n", section.name, section.title));
         out.push_str(&figures(section));
         for note in &section.notes {
-            out.push_str(&format!("  {note}\n"));
+            out.push_str(&wrapped(note));
         }
         if let Some(trouble) = &section.trouble {
-            out.push_str(&format!("  not measured: {trouble}\n"));
+            out.push_str(&wrapped(&format!("not measured: {trouble}")));
         }
     }
     let missed = report.missed();
     if !missed.is_empty() {
-        out.push_str(&format!("\nmissed:\n  {}\n", missed.join("\n  ")));
+        out.push_str("\nmissed:\n");
+        missed.iter().for_each(|line| out.push_str(&wrapped(line)));
     }
     out
 }
@@ -77,4 +78,37 @@ fn figures(section: &Section) -> String {
         ]);
     }
     table.to_string()
+}
+
+/// A paragraph, indented by two, in lines that a terminal shows whole.
+fn wrapped(text: &str) -> String {
+    const WIDTH: usize = 98;
+    let mut out = String::new();
+    let mut column = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > WIDTH {
+            out.push('\n');
+            column = 0;
+        }
+        out.push_str(if column == 0 { "  " } else { " " });
+        out.push_str(word);
+        column += 1 + length;
+    }
+    out.push('\n');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wrapped;
+
+    #[test]
+    fn a_paragraph_keeps_its_words_and_no_line_is_longer_than_a_terminal() {
+        let text = "word ".repeat(60);
+        let lines = wrapped(&text);
+        assert!(lines.lines().all(|line| line.starts_with("  word") && line.len() <= 100), "{lines}");
+        assert_eq!(lines.split_whitespace().count(), 60);
+        assert_eq!(wrapped("one"), "  one\n");
+    }
 }
