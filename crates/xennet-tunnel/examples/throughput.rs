@@ -11,11 +11,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{megabytes} MB over loopback, {CIPHER}, median of {rounds}");
     for (way, speeds) in [("to the guest", measured.to_guest), ("from the guest", measured.from_guest)] {
         println!(
-            "{way:15} tunnel {:6} MB/s   ssh -R {:6} MB/s   ratio {}.{:02}",
+            "{way:15} tunnel {:6} MB/s   ssh -R {:6} MB/s   ratio {:.2}",
             speeds.tunnel_bytes_s / 1_000_000,
             speeds.ssh_bytes_s / 1_000_000,
-            speeds.ratio_percent / 100,
-            speeds.ratio_percent % 100,
+            speeds.ratio(),
         );
     }
     Ok(())

@@ -56,6 +56,14 @@ pub struct Speeds {
     pub ratio_percent: u64,
 }
 
+impl Speeds {
+    /// How many times as fast the tunnel is.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        self.ratio_percent as f64 / 100.0
+    }
+}
+
 /// What was measured in the rounds of one direction.
 #[derive(Default)]
 struct Rounds {

@@ -37,7 +37,10 @@ async fn out(reader: &mut Reader, to: &mut (impl AsyncWrite + Unpin)) -> io::Res
 async fn into(from: &mut (impl AsyncRead + Unpin), writer: &mut Writer) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
-        buffer.reserve(BATCH);
+        // Small pieces share a buffer; each is sent before the buffer is used up.
+        if buffer.capacity() < BATCH / 2 {
+            buffer.reserve(BATCH);
+        }
         if from.read_buf(&mut buffer).await? == 0 {
             return poll_fn(|cx| writer.poll_shut(cx)).await;
         }
