@@ -13,7 +13,8 @@ pub(super) async fn run(effort: Effort, section: &mut Section) -> Result<(), Ben
     let throughput = measure::throughput(bytes, effort.pick(3, 9)).await?;
     let mut add = |way: &str, speeds: Speeds| {
         section.figures.extend([
-            Figure::new(format!("{way}, ÷ ssh -R"), Unit::Ratio, speeds.ratio()).to_reach(Target::AtLeast(LEAST_RATIO)),
+            Figure::new(format!("{way}, ÷ ssh -R"), Unit::Ratio, speeds.ratio_percent as f64 / 100.0)
+                .to_reach(Target::AtLeast(LEAST_RATIO)),
             Figure::new(format!("{way}, tunnel"), Unit::BytesPerSecond, speeds.tunnel_bytes_s as f64),
             Figure::new(format!("{way}, ssh -R"), Unit::BytesPerSecond, speeds.ssh_bytes_s as f64),
         ]);
