@@ -106,7 +106,7 @@ async fn a_pipe_that_nobody_reads_holds_up_nothing() {
         slowest = slowest.max(asked.elapsed());
         sleep(Duration::from_millis(200)).await;
     }
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(6), "{slowest:?}");
     assert!(!world.publisher.is_closed() && !world.node.is_closed());
 
     // And the one nobody read is still good.
