@@ -64,19 +64,13 @@ pub struct Account {
     pub funded_height: Option<u32>,
     /// The own meter.
     pub meter: Meter,
-    /// Bytes through connections that are over.
-    pub traffic_before: u64,
-    /// Bytes through the present connection.
-    pub traffic_now: u64,
-    /// Bytes through the present connection from before the lease was live: measuring is free.
-    pub traffic_free: u64,
     /// Counts payments.
     pub payments: u32,
     /// When the last payment was signed or put on disk, unix milliseconds.
     pub last_payment_ms: u64,
     /// Highest total both sides know of, satoshi.
     pub acked_total_sat: u64,
-    /// Publisher: what it granted to the node's meter beyond its own, after cuts. At most one interval's price in all.
+    /// Publisher: what it grants to the node's meter beyond its own, after cuts. At most one interval's price.
     pub granted_msat: u64,
     /// The transaction that ends the channel, as far as seen.
     pub ending: Option<Ending>,
@@ -135,9 +129,6 @@ impl Account {
             outpoint: None,
             funded_height: None,
             meter: Meter::new(size),
-            traffic_before: 0,
-            traffic_now: 0,
-            traffic_free: 0,
             payments: 0,
             last_payment_ms: now_ms,
             acked_total_sat: 0,
@@ -168,19 +159,7 @@ impl Account {
         }
     }
 
-    pub(crate) fn set_traffic(&mut self, connection_bytes: u64) {
-        self.traffic_now = self.traffic_now.max(connection_bytes.saturating_sub(self.traffic_free));
-        self.meter.traffic(self.traffic_before.saturating_add(self.traffic_now));
-    }
-
-    pub(crate) fn connection_over(&mut self) {
-        self.traffic_before = self.traffic_before.saturating_add(self.traffic_now);
-        self.traffic_now = 0;
-        self.traffic_free = 0;
-    }
-
-    /// What went through the present connection so far was for measuring.
-    pub(crate) fn traffic_before_live(&mut self, connection_bytes: u64) {
-        self.traffic_free = connection_bytes;
+    pub(crate) fn add_traffic(&mut self, bytes: u64) {
+        self.meter.traffic(self.meter.usage().traffic_bytes.saturating_add(bytes));
     }
 }

@@ -33,7 +33,7 @@ pub enum Input {
     Start,
     /// Time passes. About once a second.
     Tick,
-    /// Traffic through the present connection so far, bytes, both directions added.
+    /// Bytes through the lease's pipes since this process began, all connections and both directions added.
     Traffic(u64),
     /// The tunnel is up.
     LinkUp,

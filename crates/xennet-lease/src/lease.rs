@@ -29,12 +29,14 @@ pub struct Lease {
     pub stage_since_ms: u64,
     /// Since when the tunnel is up (`Ok`) or down (`Err`), unix milliseconds.
     pub link: Result<u64, u64>,
-    /// Bytes through the pipes of the present connection, as last heard.
-    pub link_bytes: u64,
+    /// Bytes through the lease's pipes since this process began, as last heard.
+    pub pipe_bytes: u64,
     /// When the tunnel first came up, unix milliseconds: the time for the proposal runs from here.
     pub first_link_ms: Option<u64>,
     /// Whether the other side has said hello on the present connection.
     pub greeted: bool,
+    /// Whether this process has heard no hello yet: what an earlier one counted after it last wrote is not in the meter.
+    pub restarted: bool,
     /// When the guest became the publisher's, unix milliseconds.
     pub live_since_ms: Option<u64>,
     /// The guest.
@@ -49,12 +51,16 @@ pub struct Lease {
     pub account: Option<Account>,
     /// The chain's best height, as last heard.
     pub tip: u32,
+    /// When the last input came, unix milliseconds.
+    pub seen_ms: u64,
     /// The own side's part.
     pub side: Side,
     /// Grows with every change worth persisting.
     pub revision: u64,
 }
 
+/// A tick comes several times a second; with a longer gap than this nobody was there to see what was used, milliseconds.
+const UNSEEN_MS: u64 = 5_000;
 /// How long a side waits for the tunnel's first coming up, milliseconds.
 const TUNNEL_WITHIN_MS: u64 = 90_000;
 
@@ -79,9 +85,10 @@ impl Lease {
             stage: Stage::Accepted,
             stage_since_ms: now_ms,
             link: Err(now_ms),
-            link_bytes: 0,
+            pipe_bytes: 0,
             first_link_ms: None,
             greeted: false,
+            restarted: true,
             live_since_ms: None,
             machine: None,
             guest_host_key: None,
@@ -89,6 +96,7 @@ impl Lease {
             proposal: None,
             account: None,
             tip,
+            seen_ms: now_ms,
             side,
             revision: 1,
         }
@@ -97,6 +105,13 @@ impl Lease {
     /// Takes one input and says what must be done, in order, once the lease is on disk.
     pub fn handle(&mut self, now_ms: u64, input: Input) -> Vec<Action> {
         let mut out = Vec::new();
+        if now_ms.saturating_sub(self.seen_ms) > UNSEEN_MS
+            && let Some(account) = &mut self.account
+        {
+            // The process slept, stood still, or its clock was set: nobody saw that time, so nobody pays for it.
+            account.meter.skip_to(now_ms);
+        }
+        self.seen_ms = now_ms;
         if self.is_over() && !matches!(input, Input::Gone(_)) {
             return out;
         }
@@ -106,9 +121,11 @@ impl Lease {
             Input::LinkDown => self.link_down(now_ms, &mut out),
             Input::Tip(height) => self.tip = *height,
             Input::Traffic(bytes) => {
-                self.link_bytes = *bytes;
+                let more = bytes.saturating_sub(self.pipe_bytes);
+                self.pipe_bytes = *bytes;
+                // What went through before was for measuring, and that is free.
                 if let (Stage::Live, Some(account)) = (&self.stage, &mut self.account) {
-                    account.set_traffic(*bytes);
+                    account.add_traffic(more);
                 }
             }
             Input::Heard(Message::Hello { version, lease, .. }) => {
@@ -181,7 +198,7 @@ impl Lease {
             Side::Publisher(side) => Some(side.guest_key),
             Side::Node(_) => None,
         };
-        Message::Hello { version: Message::VERSION, lease: self.id, usage, total_sat, guest_key }
+        Message::Hello { version: Message::VERSION, lease: self.id, usage, restarted: self.restarted, total_sat, guest_key }
     }
 
     /// Ends a lease that has nothing locked on chain; leaves any other alone.
@@ -256,11 +273,15 @@ impl Lease {
     /// Whatever ran when the last process ended runs no more, and nobody measured the time since.
     fn start(&mut self, now_ms: u64) {
         self.link = Err(now_ms);
+        self.pipe_bytes = 0;
         self.greeted = false;
+        self.restarted = true;
         if let Some(account) = &mut self.account {
             account.meter.skip_to(now_ms);
             account.meter.pause(now_ms);
-            account.connection_over();
+            // The chain may have moved meanwhile; what follows the watching says where they stand now.
+            account.funded_height = None;
+            account.ending = None;
         }
         if self.stage == Stage::Measuring {
             self.go(now_ms, Stage::Connected);
@@ -270,12 +291,8 @@ impl Lease {
 
     fn link_up(&mut self, now_ms: u64, out: &mut Vec<Action>) {
         self.link = Ok(now_ms);
-        self.link_bytes = 0;
         self.greeted = false;
         self.first_link_ms.get_or_insert(now_ms);
-        if let Some(account) = &mut self.account {
-            account.connection_over();
-        }
         if self.stage == Stage::Accepted {
             self.go(now_ms, Stage::Connected);
         }
@@ -291,9 +308,6 @@ impl Lease {
         self.link = Err(now_ms);
         self.greeted = false;
         self.pause_meter(now_ms);
-        if let Some(account) = &mut self.account {
-            account.connection_over();
-        }
         if self.stage == Stage::Measuring {
             // The measurement went down with the connection; the node will say again that the guest is ready.
             self.go(now_ms, Stage::Connected);

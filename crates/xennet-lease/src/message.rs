@@ -18,6 +18,9 @@ pub enum Message {
         lease: LeaseId,
         /// What the speaker's own meter says.
         usage: Usage,
+        /// Whether the speaker's process began since it last heard a hello: its meter then lacks what it counted after it last
+        /// wrote.
+        restarted: bool,
         /// Node: the best total it holds a signature for. Publisher: the highest total it signed. Satoshi.
         total_sat: u64,
         /// Publisher: the ed25519 key that is to log in to the guest. The node boots it with this one.

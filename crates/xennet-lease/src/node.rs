@@ -3,13 +3,15 @@
 use bitcoin::{OutPoint, ScriptBuf, Transaction};
 use xennet_market::consider_proposal;
 use xennet_rama::{ChannelTerms, NodeChannel, Update, bumped_feerate};
-use xennet_task::{PayoutInterval, Proposal};
+use xennet_task::{PayoutInterval, Proposal, Usage};
 
 use crate::lease::clip;
 use crate::{Account, Action, CloseReason, EndReason, Ending, Input, Lease, LedgerKind, Message, Purse, Side, Stage};
 
 /// How long past the agreed time the node waits for the publisher's last payment, milliseconds.
 const OVERTIME_MS: u64 = 10_000;
+/// How long a connection may stand without a hello: it has the guest at its disposal, and the meter waits for the hello, milliseconds.
+const GREETED_WITHIN_MS: u64 = 10_000;
 /// How long a guest stands still for want of payment before the node settles, milliseconds.
 const UNPAID_PATIENCE_MS: u64 = 60_000;
 /// The same while the funding waits for its first block, milliseconds.
@@ -28,12 +30,17 @@ impl Lease {
             Input::Start => self.node_start(out),
             Input::LinkUp => {
                 self.say_ready(out);
+                self.say_paused(out);
                 self.say_settling(out);
             }
             Input::Heard(message) => self.node_heard(now_ms, message, out),
             Input::MachineReady(machine) => {
                 self.machine = Some(machine);
                 self.revision += 1;
+                if self.is_paused() {
+                    // Taken up again after a restart it runs; what it stood still for is not paid yet.
+                    out.push(Action::Pause);
+                }
                 if self.link.is_ok() {
                     self.say_ready(out);
                 }
@@ -90,7 +97,7 @@ impl Lease {
 
     fn node_heard(&mut self, now_ms: u64, message: Message, out: &mut Vec<Action>) {
         match message {
-            Message::Hello { guest_key, .. } => self.node_greeted(now_ms, guest_key, out),
+            Message::Hello { usage, guest_key, .. } => self.node_greeted(now_ms, &usage, guest_key, out),
             Message::Funded { transaction, vout } => {
                 if let Err(why) = self.node_funded(now_ms, &transaction, vout, out) {
                     self.break_off(now_ms, why, out);
@@ -106,7 +113,12 @@ impl Lease {
         }
     }
 
-    fn node_greeted(&mut self, now_ms: u64, guest_key: Option<[u8; 32]>, out: &mut Vec<Action>) {
+    fn node_greeted(&mut self, now_ms: u64, their_usage: &Usage, guest_key: Option<[u8; 32]>, out: &mut Vec<Action>) {
+        if let (true, Some(account)) = (self.restarted, &mut self.account) {
+            // What the publisher has counted it will pay for.
+            account.meter.raise_to(their_usage);
+        }
+        self.restarted = false;
         if self.stage == Stage::Live && !self.is_paused() {
             self.resume_meter(now_ms);
         }
@@ -187,7 +199,6 @@ impl Lease {
         account.outpoint = Some(outpoint);
         account.funding = Some(transaction.clone());
         account.last_payment_ms = now_ms;
-        account.traffic_before_live(self.link_bytes);
         let script = account.terms.script_pubkey();
         self.live_since_ms = Some(now_ms);
         self.go(now_ms, Stage::Live);
@@ -253,6 +264,9 @@ impl Lease {
         if self.link.is_err_and(|since| now_ms.saturating_sub(since) > side.patience_ms) {
             return self.node_closes(now_ms, CloseReason::TunnelLost, "", out);
         }
+        if !self.greeted && self.link.is_ok_and(|since| now_ms.saturating_sub(since) > GREETED_WITHIN_MS) {
+            return self.node_closes(now_ms, CloseReason::Protocol, "connected, but no hello", out);
+        }
         let unpaid_patience_ms = if confirmed { UNPAID_PATIENCE_MS } else { UNCONFIRMED_PATIENCE_MS };
         match side.paused_since_ms {
             Some(since) if now_ms.saturating_sub(since) > unpaid_patience_ms => {
@@ -260,6 +274,13 @@ impl Lease {
             }
             Some(_) => self.node_resumes_if_paid(now_ms, out),
             None => self.node_pauses_if_unpaid(now_ms, out),
+        }
+    }
+
+    /// On a new connection the publisher takes it that the guest runs.
+    fn say_paused(&self, out: &mut Vec<Action>) {
+        if let (true, Some((owed_msat, _))) = (self.is_paused(), self.node_exposure()) {
+            out.push(Action::Send(Message::Paused { owed_msat }));
         }
     }
 
@@ -347,6 +368,12 @@ impl Lease {
         let tip = self.tip;
         let Some(account) = &self.account else { return };
         let Purse::Node(channel) = &account.purse else { return };
+        if let (Some(funding), None) = (&account.funding, account.funded_height) {
+            if matches!(self.stage, Stage::Closing { .. }) && tip >= account.terms.refund_height {
+                return self.give_up(now_ms, "the channel's funding never came into a block".into(), out);
+            }
+            out.push(Action::Broadcast(funding.clone()));
+        }
         if self.stage == Stage::Live && channel.must_settle(tip) {
             return self.node_closes(now_ms, CloseReason::RefundNear, "", out);
         }

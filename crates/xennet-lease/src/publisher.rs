@@ -81,6 +81,10 @@ impl Lease {
     }
 
     fn publisher_link_up(&mut self, out: &mut Vec<Action>) {
+        if let Some(side) = self.publisher() {
+            // The node says so again if its guest still stands still.
+            side.paused = false;
+        }
         if self.stage == Stage::Proposed {
             self.say_proposal(out);
         }
@@ -91,7 +95,12 @@ impl Lease {
 
     fn publisher_heard(&mut self, now_ms: u64, message: Message, out: &mut Vec<Action>) {
         match message {
-            Message::Hello { usage, total_sat, .. } => self.publisher_greeted(now_ms, &usage, total_sat, out),
+            Message::Hello { usage, restarted, total_sat, .. } => {
+                if !restarted {
+                    self.forget_what_the_node_did_not_count(now_ms, &usage);
+                }
+                self.publisher_greeted(now_ms, &usage, total_sat, out);
+            }
             Message::Ready { machine } => {
                 self.machine = Some(machine);
                 self.revision += 1;
@@ -110,17 +119,7 @@ impl Lease {
                 self.end(now_ms, EndReason::ProposalRefused(reasons), out);
             }
             Message::Ack { total_sat, .. } => {
-                if let Some(account) = &mut self.account
-                    && total_sat > account.acked_total_sat
-                    && total_sat <= account.total_sat()
-                {
-                    account.acked_total_sat = total_sat;
-                    let settled = total_sat == account.total_sat();
-                    if let Some(side) = self.publisher() {
-                        side.unacknowledged = !settled;
-                    }
-                    self.revision += 1;
-                }
+                self.publisher_acknowledged(total_sat);
             }
             // Said again it changes nothing: a ledger line each would let a stranger fill the disk.
             Message::Paused { .. } if self.publisher().is_some_and(|side| side.paused) => {}
@@ -152,9 +151,27 @@ impl Lease {
         }
     }
 
+    /// The node has this total on disk.
+    fn publisher_acknowledged(&mut self, total_sat: u64) {
+        let Some(account) = &mut self.account else { return };
+        if total_sat < account.acked_total_sat || total_sat > account.total_sat() {
+            return;
+        }
+        let waiting = total_sat < account.total_sat();
+        let changed = total_sat > account.acked_total_sat;
+        account.acked_total_sat = total_sat;
+        let Some(side) = self.publisher() else { return };
+        if changed || side.unacknowledged != waiting {
+            side.unacknowledged = waiting;
+            self.revision += 1;
+        }
+    }
+
     /// The other side is back: make up for what was lost in between.
     fn publisher_greeted(&mut self, now_ms: u64, their_usage: &Usage, their_total_sat: u64, out: &mut Vec<Action>) {
+        self.restarted = false;
         self.grant_what_the_cut_hid(their_usage);
+        self.publisher_acknowledged(their_total_sat);
         let closing = matches!(self.stage, Stage::Closing { .. });
         if self.stage != Stage::Live && !closing {
             return;
@@ -181,17 +198,22 @@ impl Lease {
         }
     }
 
-    /// When a connection dies, the two sides notice at different moments. The guest ran on for the node's; pay for that,
-    /// up to one interval's price in the whole lease.
+    /// When a connection dies, the two sides notice at different moments. What only the publisher counted was not used.
+    fn forget_what_the_node_did_not_count(&mut self, now_ms: u64, their_usage: &Usage) {
+        if let Some(account) = &mut self.account {
+            account.meter.advance(now_ms);
+            account.meter.lower_to(their_usage);
+        }
+    }
+
+    /// If it is the node that noticed later, the guest ran on for its meter: pay for that, up to one interval's price in the
+    /// whole lease.
     fn grant_what_the_cut_hid(&mut self, their_usage: &Usage) {
-        let Some(price) = self.price() else { return };
-        let limit = price.interval().0;
-        let Some(account) = &self.account else { return };
+        let (Some(price), Some(account)) = (self.price(), &self.account) else { return };
         let (Ok(theirs), Ok(own)) = (price.owed(their_usage), price.owed(&account.meter.usage())) else { return };
-        let counted = own.0.saturating_add(account.granted_msat);
-        let more = theirs.0.saturating_sub(counted).min(limit.saturating_sub(account.granted_msat));
-        if let (true, Some(account)) = (more > 0, &mut self.account) {
-            account.granted_msat += more;
+        let granted_msat = theirs.0.saturating_sub(own.0).min(price.interval().0);
+        if let Some(account) = &mut self.account {
+            account.granted_msat = granted_msat;
             self.revision += 1;
         }
     }
@@ -267,6 +289,14 @@ impl Lease {
             close_feerate_sat_per_kvb,
         };
         terms.check().map_err(|error| error.to_string())?;
+        // The reserve is signed away with the first payment, whatever is served: what the node may ask for is bounded.
+        let (reserve_sat, most_sat) = (terms.close_reserve_sat(), CLOSE_ALLOWANCE_SAT / 2);
+        if reserve_sat > most_sat || reserve_sat > terms.capacity_sat / 2 {
+            let capacity_sat = terms.capacity_sat;
+            return Err(format!(
+                "a close reserve of {reserve_sat} sat was asked for, but at most {most_sat} sat and half of the {capacity_sat} sat in the channel are given"
+            ));
+        }
         let (script, sat) = (terms.script_pubkey(), terms.capacity_sat);
         let channel = PublisherChannel::new(terms.clone(), secret).map_err(|error| error.to_string())?;
         self.account = Some(Account::new(terms, Purse::Publisher(channel), self.size(), now_ms));
@@ -291,7 +321,6 @@ impl Lease {
         account.outpoint = Some(outpoint);
         account.funding = Some(transaction.clone());
         let script = account.terms.script_pubkey();
-        account.traffic_before_live(self.link_bytes);
         self.live_since_ms = Some(now_ms);
         self.go(now_ms, Stage::Live);
         let hex = bitcoin::consensus::encode::serialize_hex(&transaction);
@@ -335,10 +364,6 @@ impl Lease {
         }
         let (Some(price), Some(account)) = (self.price(), &self.account) else { return };
         let since_ms = now_ms.saturating_sub(account.last_payment_ms);
-        let waiting = matches!(&self.side, Side::Publisher(side) if side.unacknowledged);
-        if waiting && since_ms < price.interval_ms().saturating_mul(2) {
-            return;
-        }
         let exposure = account.exposure_msat(&price).unwrap_or(u64::MAX);
         let by_time = since_ms.saturating_mul(4) >= price.interval_ms().saturating_mul(3);
         let by_use = since_ms >= SHORTEST_PAUSE_MS && exposure >= (price.interval().0 / 4).saturating_mul(3).max(1000);
@@ -354,6 +379,11 @@ impl Lease {
     }
 
     fn pay_with(&mut self, now_ms: u64, ahead: Msat, out: &mut Vec<Action>) {
+        // As long as the node has not confirmed one payment it may be gone, and what is signed beyond that be lost. A
+        // connection that is up loses nothing; a new one begins with what the node has.
+        if matches!(&self.side, Side::Publisher(side) if side.unacknowledged) {
+            return;
+        }
         let (Some(price), Some(account)) = (self.price(), &self.account) else { return };
         let usage = account.meter.usage();
         let due = match account.due_sat(&price, &usage, ahead) {
@@ -363,14 +393,15 @@ impl Lease {
         let (due, max) = (due.max(account.total_sat()), account.terms.max_total_sat());
         let Some(account) = &mut self.account else { return };
         let Purse::Publisher(channel) = &mut account.purse else { return };
-        let before = channel.signed_total_sat();
+        account.last_payment_ms = now_ms;
+        if account.payments > 0 && due <= channel.signed_total_sat() {
+            return;
+        }
         let update = match channel.pay(due.min(max)) {
             Ok(update) => update,
             Err(error) => return self.begin_publisher_closing(now_ms, CloseReason::ChannelExhausted, &error.to_string(), out),
         };
-        // Saying a total again is no payment more.
-        account.payments += u32::from(account.payments == 0 || update.total_sat > before);
-        account.last_payment_ms = now_ms;
+        account.payments += 1;
         let number = account.payments;
         if let Some(side) = self.publisher() {
             side.unacknowledged = true;
@@ -410,7 +441,12 @@ impl Lease {
     fn publisher_tip(&mut self, out: &mut Vec<Action>) {
         let Some(account) = &self.account else { return };
         let Side::Publisher(side) = &self.side else { return };
-        if account.funding.is_none() || account.ending.is_some() || self.tip < account.terms.refund_height {
+        let Some(funding) = &account.funding else { return };
+        if account.funded_height.is_none() && account.ending.is_none() {
+            // It may have fallen out of a mempool, or its block out of the chain.
+            out.push(Action::Broadcast(funding.clone()));
+        }
+        if account.ending.is_some() || self.tip < account.terms.refund_height {
             return;
         }
         match &side.refund {

@@ -89,6 +89,73 @@ fn a_cut_tunnel_comes_back_and_nobody_pays_for_the_time_in_between() {
     assert_bounded(&pair, 0);
 }
 
+/// The worst that can happen to each: it goes on counting for seconds after the network has died.
+#[test]
+fn a_tunnel_that_dies_unnoticed_costs_neither_more_than_an_interval() {
+    for (node_notices_ms, publisher_notices_ms) in [(1_600, 8_000), (1_600, 1_600), (3_200, 1_600)] {
+        let mut pair = live(arrears());
+        pair.until(10, |_| false);
+        pair.swallow(node_notices_ms, publisher_notices_ms);
+        assert!(pair.until(5, |pair| pair.tunnel_up));
+        pair.until(1, |_| false);
+        let (a, b) = (pair.publisher.lease.totals().unwrap(), pair.node.lease.totals().unwrap());
+        let apart = a.owed_msat.0.abs_diff(b.owed_msat.0);
+        assert!(apart <= pair.interval_msat(), "{node_notices_ms} {publisher_notices_ms}: {apart} msat apart");
+        assert!(pair.until(20, |pair| pair.node.lease.totals().unwrap().payments >= b.payments + 3), "payments go on");
+        pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
+        assert!(pair.until(60, Pair::both_over));
+        assert_bounded(&pair, 0);
+    }
+}
+
+/// While nobody confirms, nothing more is signed.
+#[test]
+fn a_publisher_signs_one_payment_ahead_of_the_node_and_no_more() {
+    let mut pair = live(arrears());
+    pair.until(10, |_| false);
+    pair.swallow(8_000, 8_000);
+    let signed = pair.publisher.lease.totals().unwrap().total_sat;
+    let held = pair.node.lease.totals().unwrap().total_sat;
+    assert!((signed - held) * 1000 <= pair.interval_msat() + 1000, "{signed} sat are signed, {held} sat arrived");
+}
+
+#[test]
+fn a_pause_whose_end_the_tunnel_lost_does_not_outlive_the_tunnel() {
+    let mut pair = live(arrears());
+    pair.until(10, |_| false);
+    let owed_msat = 1;
+    pair.feed(Who::Publisher, Input::Heard(Message::Paused { owed_msat }));
+    pair.cut();
+    assert!(pair.until(5, |pair| pair.tunnel_up));
+    let payments = pair.node.lease.totals().unwrap().payments;
+    assert!(pair.until(20, |pair| pair.node.lease.totals().unwrap().payments >= payments + 3));
+}
+
+#[test]
+fn traffic_is_counted_once_whatever_becomes_of_the_connection() {
+    let mut pair = Pair::new(PayoutInterval::InArrears(INTERVAL));
+    assert!(pair.until(60, |pair| pair.publisher.lease.stage == Stage::Measuring));
+    let both = |pair: &mut Pair, bytes| [Who::Publisher, Who::Node].map(|who| pair.feed(who, Input::Traffic(bytes)));
+    both(&mut pair, 30_000_000);
+    let mut pair = live(pair);
+    let counted = |pair: &Pair| [&pair.publisher, &pair.node].map(|party| party.lease.totals().unwrap().usage.traffic_bytes);
+    both(&mut pair, 30_000_000);
+    assert_eq!(counted(&pair), [0, 0], "measuring is free");
+    both(&mut pair, 31_000_000);
+    pair.cut();
+    assert!(pair.until(5, |pair| pair.tunnel_up));
+    both(&mut pair, 31_000_500);
+    assert_eq!(counted(&pair), [1_000_500, 1_000_500]);
+    // A new process counts anew, and learns what it forgot.
+    pair.kill(Who::Node);
+    pair.restart(Who::Node);
+    assert!(pair.until(10, |pair| pair.tunnel_up));
+    pair.until(1, |_| false);
+    pair.feed(Who::Node, Input::Traffic(200));
+    pair.feed(Who::Publisher, Input::Traffic(31_000_700));
+    assert_eq!(counted(&pair), [1_000_700, 1_000_700]);
+}
+
 #[test]
 fn a_node_whose_publisher_is_gone_settles_alone() {
     let mut pair = live(arrears());
@@ -201,7 +268,7 @@ fn a_settlement_that_the_chain_takes_back_is_broadcast_again() {
     assert!(pair.until(60, Pair::both_over));
 }
 
-/// M1 and M2 under fire: either process dies, or the tunnel is cut, at any moment, again and again.
+/// M1 and M2 under fire: either process dies, or the tunnel is cut or swallows everything, at any moment, again and again.
 #[test]
 fn whatever_dies_and_whenever_nobody_loses_more_than_an_interval() {
     for seed in 0..300_u64 {
@@ -215,13 +282,19 @@ fn whatever_dies_and_whenever_nobody_loses_more_than_an_interval() {
         let payout = if roll(2) == 0 { PayoutInterval::InArrears(INTERVAL) } else { PayoutInterval::InAdvance(INTERVAL) };
         let mut pair = Pair::new(payout);
         let mut blows = 1 + roll(3);
+        // Time in which nothing arrives counts until somebody notices: at most an interval each time, so once.
+        let mut swallowed = false;
         for _ in 0..1_200 {
             pair.step();
             if blows > 0 && roll(80) == 0 {
                 blows -= 1;
-                match roll(3) {
+                match roll(4) {
                     0 => pair.kill(Who::Publisher),
                     1 => pair.kill(Who::Node),
+                    2 if !swallowed => {
+                        swallowed = true;
+                        pair.swallow(200 * roll(40), 200 * roll(40));
+                    }
                     _ => pair.cut(),
                 }
                 for _ in 0..roll(20) {

@@ -55,6 +55,22 @@ impl Meter {
         self.traffic_bytes = self.traffic_bytes.max(total_bytes);
     }
 
+    /// Takes back what was counted beyond this. Never adds anything.
+    pub fn lower_to(&mut self, theirs: &Usage) {
+        if let Some(their_ms) = theirs.core_ms.checked_div(self.size.cores.into()) {
+            self.running_ms = self.running_ms.min(their_ms);
+        }
+        self.traffic_bytes = self.traffic_bytes.min(theirs.traffic_bytes);
+    }
+
+    /// Adds what was counted less than this. Never takes anything back.
+    pub fn raise_to(&mut self, theirs: &Usage) {
+        if let Some(their_ms) = theirs.core_ms.checked_div(self.size.cores.into()) {
+            self.running_ms = self.running_ms.max(their_ms);
+        }
+        self.traffic(theirs.traffic_bytes);
+    }
+
     /// What was used so far, up to the last time given.
     pub fn usage(&self) -> Usage {
         let for_each = |units: u32| self.running_ms.saturating_mul(u64::from(units));

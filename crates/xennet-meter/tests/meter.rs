@@ -111,3 +111,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_meter_can_be_brought_nearer_to_the_other_sides_in_either_direction() {
+    let mut meter = Meter::new(SIZE);
+    meter.resume(0);
+    meter.advance(10_000);
+    meter.traffic(500);
+    let mut fewer = meter.usage();
+    fewer.core_ms -= 4 * u64::from(SIZE.cores);
+    fewer.traffic_bytes = 300;
+    let mut more = meter.usage();
+    more.core_ms += 1_000;
+    more.traffic_bytes += 1;
+    let before = meter.usage();
+    meter.lower_to(&more);
+    assert_eq!(meter.usage(), before);
+    meter.lower_to(&fewer);
+    assert_eq!((meter.running_ms(), meter.usage().traffic_bytes), (9_996, 300));
+    assert!(meter.is_running());
+    meter.advance(10_004);
+    assert_eq!(meter.running_ms(), 10_000);
+    meter.raise_to(&fewer);
+    assert_eq!((meter.running_ms(), meter.usage().traffic_bytes), (10_000, 300));
+    meter.raise_to(&more);
+    assert_eq!((meter.running_ms(), meter.usage().traffic_bytes), (10_500, 501));
+}

@@ -52,6 +52,8 @@ pub struct Pair {
     dialing: bool,
     /// The node may reach the publisher.
     pub reachable: bool,
+    /// The tunnel stands for both, but carries nothing.
+    pub black_hole: bool,
     /// The overlay carries proposals.
     pub overlay: bool,
     pub machine_runs: bool,
@@ -169,6 +171,7 @@ impl Pair {
             tunnel_up: false,
             dialing: false,
             reachable: true,
+            black_hole: false,
             overlay: true,
             machine_runs: false,
             paused: false,
@@ -215,7 +218,7 @@ impl Pair {
     fn carry_out(&mut self, who: Who, action: Action) {
         let other = if who == Who::Publisher { Who::Node } else { Who::Publisher };
         match action {
-            Action::Send(message) if self.tunnel_up => {
+            Action::Send(message) if self.tunnel_up && !self.black_hole => {
                 let bytes = message.encode();
                 let message = xennet_lease::Message::decode(&bytes).unwrap();
                 self.later(LATENCY_MS, other, true, Input::Heard(message));
@@ -313,6 +316,25 @@ impl Pair {
         self.feed(Who::Node, Input::LinkDown);
     }
 
+    /// The tunnel swallows everything from now on; each side notices so many milliseconds later.
+    pub fn swallow(&mut self, node_notices_ms: u64, publisher_notices_ms: u64) {
+        self.coming.retain(|coming| !coming.in_tunnel);
+        self.black_hole = true;
+        self.reachable = false;
+        let begun_ms = self.now_ms;
+        while self.now_ms < begun_ms + node_notices_ms.max(publisher_notices_ms) {
+            self.step();
+            for (who, notices_ms) in [(Who::Node, node_notices_ms), (Who::Publisher, publisher_notices_ms)] {
+                if self.now_ms >= begun_ms + notices_ms {
+                    self.feed(who, Input::LinkDown);
+                }
+            }
+        }
+        self.tunnel_up = false;
+        self.black_hole = false;
+        self.reachable = true;
+    }
+
     /// Ends a side's process; its memory is gone, its disk stays.
     pub fn kill(&mut self, who: Who) {
         self.party(who).alive = false;
@@ -366,7 +388,8 @@ impl Pair {
     pub fn step(&mut self) {
         self.now_ms += TICK_MS;
         let live = |lease: &Lease| lease.stage == Stage::Live;
-        let at_disposal = self.machine_runs && !self.paused && self.tunnel_up && self.node.alive && self.publisher.alive;
+        let at_disposal =
+            self.machine_runs && !self.paused && self.tunnel_up && !self.black_hole && self.node.alive && self.publisher.alive;
         if at_disposal && live(&self.publisher.lease) && live(&self.node.lease) {
             self.served_ms += TICK_MS;
         }

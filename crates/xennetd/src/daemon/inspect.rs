@@ -15,6 +15,9 @@ pub const TAG_BARE: u8 = 0;
 /// First byte of an overlay message: a Bitcoin transaction without its witness follows.
 pub const TAG_TRANSACTION: u8 = 1;
 
+/// The longest an announcement may stand, seconds: 30 days.
+const LONGEST_VALID_S: u64 = 30 * 86_400;
+
 /// Hashes of the best chain's blocks, as far back as an identity may be anchored.
 #[derive(Debug, Default)]
 pub struct Anchors {
@@ -77,6 +80,9 @@ pub enum Refusal {
     /// Its time is over.
     #[error("expired")]
     Expired,
+    /// It wants to stand longer than anything is remembered.
+    #[error("valid for too long")]
+    TooLong,
 }
 
 impl Refusal {
@@ -90,13 +96,14 @@ impl Refusal {
             Refusal::Identity => "identity without work",
             Refusal::Anchor => "unknown anchor",
             Refusal::Expired => "expired",
+            Refusal::TooLong => "valid for too long",
         }
     }
 
     /// What the overlay makes of it: no honest peer passes on what fails without looking at clock or chain.
     fn judgement(self) -> Judgement {
         match self {
-            Refusal::Anchor | Refusal::Expired => Judgement::Ignore(self.word()),
+            Refusal::Anchor | Refusal::Expired | Refusal::TooLong => Judgement::Ignore(self.word()),
             _ => Judgement::Reject(self.word()),
         }
     }
@@ -163,6 +170,9 @@ impl Inspector {
         };
         if expires_at < now_unix {
             return Err(Refusal::Expired);
+        }
+        if expires_at != u64::MAX && expires_at > now_unix.saturating_add(LONGEST_VALID_S) {
+            return Err(Refusal::TooLong);
         }
         Ok(Inspected { announcement, transaction })
     }

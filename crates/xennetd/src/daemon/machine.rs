@@ -140,7 +140,8 @@ pub fn cache_dir() -> PathBuf {
 impl Daemon {
     /// Boots the lease's guest, or takes up the one an earlier run of this daemon left running.
     pub(super) fn boot(&mut self, id: LeaseId, guest_key: [u8; 32]) {
-        let (Some(seller), Some(running)) = (&self.seller, self.leases.get_mut(&id)) else { return };
+        let Some(seller) = &self.seller else { return self.to_boot.push((id, guest_key)) };
+        let Some(running) = self.leases.get_mut(&id) else { return };
         if running.machine.is_some() {
             return;
         }
@@ -214,7 +215,12 @@ impl Keeper {
         match self.bring_up(spec, facts).await {
             Ok(Some(vm)) => self.look_after(vm).await,
             Ok(None) => {}
-            Err(error) => self.say(Input::MachineFailed(format!("{error:#}"))).await,
+            Err(error) => {
+                if let Err(error) = Vm::discard(&dir).await {
+                    tracing::warn!(lease = %self.id, %error, "what is left of the guest cannot be tidied away");
+                }
+                self.say(Input::MachineFailed(format!("{error:#}"))).await;
+            }
         }
         self.target.send_replace(None);
         // Empty once the guest is stopped; while it runs on, its files keep the folder.

@@ -103,6 +103,10 @@ struct Daemon {
     failed: Option<anyhow::Error>,
     /// When tasks that were not taken were last looked at again.
     considered: Instant,
+    /// Node: machines promised in acceptances that are still being worked on.
+    promised: HashMap<AnnouncementHash, xennet_meter::Size>,
+    /// Node: guests to boot as soon as it is known how.
+    to_boot: Vec<(LeaseId, [u8; 32])>,
 }
 
 /// Runs a daemon until it is told to stop.
@@ -129,7 +133,11 @@ pub async fn run(config: Config, ready: impl FnOnce()) -> anyhow::Result<()> {
     daemon.mine_identity();
     match role {
         Role::Publisher => daemon.listen().await?,
-        Role::Node => daemon.prepare_to_sell(),
+        Role::Node => {
+            // Money first: what is to be settled does not wait for an image or a trial.
+            daemon.take_up_leases();
+            daemon.prepare_to_sell();
+        }
     }
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -200,6 +208,8 @@ impl Daemon {
             stopping: false,
             failed: None,
             considered: Instant::now(),
+            promised: HashMap::new(),
+            to_boot: Vec::new(),
             shared,
         };
         let store = daemon.shared.store.clone();
@@ -214,6 +224,12 @@ impl Daemon {
         }
         for (_, lease) in store.scan_json::<Lease>(Table::Leases).context("the kept leases cannot be read")? {
             let kept = lease.revision;
+            // Kept, but perhaps never sent: its coins are spoken for.
+            if let (xennet_lease::Side::Publisher(_), Some(account)) = (&lease.side, &lease.account)
+                && let (Some(funding), None) = (&account.funding, account.funded_height)
+            {
+                daemon.shared.wallet.reserve(funding);
+            }
             daemon.adopt(lease, kept);
         }
         Ok(daemon)
@@ -234,12 +250,18 @@ impl Daemon {
             Happening::Overlay(event) => self.on_overlay(event),
             Happening::Tunnel(event) => self.on_tunnel(event),
             Happening::Request(request) => self.on_request(request),
+            Happening::Lease(id, Input::FundingBuilt { transaction, vout }) => {
+                let txid = transaction.compute_txid();
+                self.feed(id, Input::FundingBuilt { transaction, vout });
+                let account = self.leases.get(&id).and_then(|running| running.lease.account.as_ref());
+                if account.and_then(|account| account.outpoint).is_none_or(|outpoint| outpoint.txid != txid) {
+                    // The lease ended meanwhile: nobody will send it.
+                    self.shared.wallet.release(&txid);
+                }
+            }
             Happening::Lease(id, input) => self.feed(id, input),
             Happening::CanSell(seller) => self.can_sell(*seller),
-            Happening::CannotSell(error) => {
-                self.failed = Some(error);
-                self.stopping = true;
-            }
+            Happening::CannotSell(error) => self.cannot_sell(error),
             Happening::TaskReady(own, answer) => self.task_ready(*own, answer),
             Happening::AcceptanceReady { acceptance, hash, message } => self.acceptance_ready(*acceptance, hash, message),
             Happening::AcceptanceFailed(task, why) => self.acceptance_failed(task, why),
@@ -255,6 +277,9 @@ impl Daemon {
         let open: Vec<_> = self.leases.iter().filter(|(_, running)| !running.lease.is_over()).map(|(id, _)| *id).collect();
         for id in open {
             self.feed(id, Input::Tick);
+        }
+        if self.failed.is_some() && !self.leases.values().any(|running| running.lease.is_locked()) {
+            self.stopping = true;
         }
         for hash in self.book.expire(clock::unix_s()) {
             self.keep_task(&hash);
@@ -416,7 +441,8 @@ impl Daemon {
             }
         }
         if let Some(listener) = self.listener.take() {
-            listener.close().await;
+            // A peer that floods the queues must not keep the daemon from stopping.
+            let _ = tokio::time::timeout(Duration::from_secs(5), listener.close()).await;
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use xennet_identity::Role;
-use xennet_lease::{Input, Lease, LedgerKind, NodeSide, Secret, Side};
+use xennet_lease::{Input, Lease, LedgerKind, NodeSide, Secret, Side, Stage};
 use xennet_market::{Capabilities, Choice, check_work, consider};
 use xennet_meter::Figures;
 use xennet_task::{Acceptance, Announcement, AnnouncementHash, LeaseId, Said, Sealed};
@@ -17,6 +17,8 @@ use super::{Daemon, announce, machine};
 use crate::clock;
 use crate::control::What;
 
+/// How many acceptances may be in work at once.
+const MOST_PROMISED: usize = 4;
 /// How long an acceptance stands before the publisher must have answered it, seconds.
 const ACCEPTANCE_VALID_S: u64 = 600;
 /// What a node expects closing to cost, satoshi per 1000 virtual bytes: 5 sat/vB.
@@ -62,10 +64,28 @@ impl Daemon {
         tracing::info!("{text}");
         self.tell(What::Notice { text });
         self.seller = Some(seller);
+        for (id, guest_key) in std::mem::take(&mut self.to_boot) {
+            self.boot(id, guest_key);
+        }
+        self.consider_waiting_tasks();
+    }
+
+    /// Guests cannot run here. What was earned is settled all the same; then the daemon ends and says why.
+    pub(super) fn cannot_sell(&mut self, error: anyhow::Error) {
+        let text = format!("{error:#}");
+        tracing::error!("{text}");
+        self.tell(What::Notice { text: text.clone() });
+        for id in self.leases.keys().copied().collect::<Vec<_>>() {
+            self.feed(id, Input::MachineFailed(text.clone()));
+        }
+        self.failed = Some(error);
+    }
+
+    /// Goes on with the leases an earlier run left.
+    pub(super) fn take_up_leases(&mut self) {
         for id in self.leases.keys().copied().collect::<Vec<_>>() {
             self.feed(id, Input::Start);
         }
-        self.consider_waiting_tasks();
     }
 
     /// Considers the tasks that were not taken when they came in: there may be room now.
@@ -102,6 +122,12 @@ impl Daemon {
                 return;
             }
         };
+        if self.promised.len() >= MOST_PROMISED {
+            // Many at once are rather a flood than a market; the next look comes in a moment.
+            return;
+        }
+        let size = xennet_meter::Size::from(&choice);
+        self.promised.insert(hash, size);
         known.refusals.clear();
         known.taken = true;
         known.attempts = known.attempts.saturating_add(1);
@@ -135,8 +161,9 @@ impl Daemon {
     /// What is free now. `None` while this daemon sells nothing.
     fn free(&self) -> Option<Capabilities> {
         let mut free = self.seller.as_ref()?.whole.clone();
-        for running in self.leases.values().filter(|running| !running.lease.is_over()) {
-            let size = running.lease.size();
+        let served = |running: &&super::Running| !running.lease.is_over() && !matches!(running.lease.stage, Stage::Closing { .. });
+        let leased = self.leases.values().filter(served).map(|running| running.lease.size());
+        for size in leased.chain(self.promised.values().copied()) {
             free.cores = free.cores.saturating_sub(size.cores);
             free.memory_mib = free.memory_mib.saturating_sub(size.memory_mib);
             free.disk_mib = free.disk_mib.saturating_sub(size.disk_mib);
@@ -147,6 +174,7 @@ impl Daemon {
 
     /// The acceptance has its work: the lease begins. It is on disk before the acceptance goes out.
     pub(super) fn acceptance_ready(&mut self, acceptance: Acceptance, hash: AnnouncementHash, message: Vec<u8>) {
+        self.promised.remove(&acceptance.task);
         let Some(task) = self.book.known.get(&acceptance.task).map(|known| known.task.clone()) else { return };
         let Some(seller) = &self.seller else { return };
         let id = LeaseId::of(&acceptance.task, &hash);
@@ -185,6 +213,7 @@ impl Daemon {
     }
 
     pub(super) fn acceptance_failed(&mut self, task: AnnouncementHash, why: String) {
+        self.promised.remove(&task);
         tracing::warn!(%task, %why, "the acceptance could not be made");
         if let Some(known) = self.book.known.get_mut(&task) {
             known.taken = false;

@@ -23,6 +23,9 @@ use crate::store::Table;
 /// What is left of a task's budget for one lease must pay for at least this much, satoshi: reserve, smallest change and a little use.
 const LEAST_BUDGET_SAT: u64 = 10_000;
 
+/// The most work that is put into a proposal, leading zero bits: a fraction of a second.
+const MOST_PROPOSAL_WORK_BITS: u8 = 20;
+
 impl Daemon {
     /// Opens the SSH server that nodes dial.
     pub(super) async fn listen(&mut self) -> anyhow::Result<()> {
@@ -36,9 +39,7 @@ impl Daemon {
         let listener = Listener::bind(config, authorize, self.tunnel_events.clone()).await?;
         tracing::info!(address = %listener.local_addr(), "SSH server for nodes");
         self.listener = Some(listener);
-        for id in self.leases.keys().copied().collect::<Vec<_>>() {
-            self.feed(id, Input::Start);
-        }
+        self.take_up_leases();
         for own in self.book.own.values().filter(|own| own.state == TaskState::Open) {
             self.outgoing.push(own.message.clone());
         }
@@ -140,8 +141,13 @@ impl Daemon {
         };
         own.state = TaskState::Cancelled;
         let publisher = own.task.publisher;
+        let unused = |running: &super::Running| running.lease.task_hash == task && !running.rented && !running.lease.is_locked();
+        let unused: Vec<_> = self.leases.iter().filter(|(_, running)| unused(running)).map(|(id, _)| *id).collect();
         let work_bits = own.file.work_bits;
         self.keep_task(&task);
+        for id in unused {
+            self.feed(id, Input::Close(xennet_lease::CloseReason::PublisherDone));
+        }
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             let said = Said::Cancellation(Cancellation { publisher, task });
@@ -193,7 +199,10 @@ impl Daemon {
             tracing::info!(task = %own.hash, node = %acceptance.node.id(), %why, "acceptance not taken");
             return;
         }
-        let budget_sat = self.budget_left(own);
+        // Each machine that is still wanted gets its share of what is left.
+        let leased = self.leases.values().filter(|running| running.lease.task_hash == own.hash && !running.lease.is_over()).count();
+        let wanted = usize::from(own.task.machines).saturating_sub(leased).max(1);
+        let budget_sat = self.budget_left(own) / u64::try_from(wanted).unwrap_or(1);
         let shared = &self.shared;
         let channel_secret = match shared.wallet.fresh_key() {
             Ok(key) => Secret(key),
@@ -223,6 +232,10 @@ impl Daemon {
         if own.state != TaskState::Open {
             return Err("the task is not open".into());
         }
+        if acceptance.proposal_work_bits > MOST_PROPOSAL_WORK_BITS {
+            let asked = acceptance.proposal_work_bits;
+            return Err(format!("it asks for {asked} bits of work in the proposal, at most {MOST_PROPOSAL_WORK_BITS} are given"));
+        }
         if work_bits < own.task.acceptance_work_bits {
             return Err(format!("{work_bits} bits of work, but the task asks for {}", own.task.acceptance_work_bits));
         }
@@ -245,6 +258,8 @@ impl Daemon {
     /// What may still be locked for a task: its budget, and the daemon's, less what its leases hold or have spent.
     fn budget_left(&self, own: &OwnTask) -> u64 {
         let held = |running: &super::Running| match (&running.lease.side, &running.lease.proposal) {
+            // Promised, not locked yet.
+            (Side::Publisher(side), None) if !running.lease.is_over() => side.budget_sat,
             (Side::Publisher(_), Some(_)) if running.lease.is_over() => running.lease.paid_sat(),
             (Side::Publisher(_), Some(proposal)) => proposal.capacity_sat,
             _ => 0,
