@@ -91,7 +91,8 @@ need_rust() {
 # users_of DIR: the processes that have a file in it open, one id a line. Finds a guest, whose arguments and environment say
 # nothing of where it belongs.
 users_of() {
-    find /proc/[0-9]*/fd -maxdepth 1 -lname "$1/*" 2>/dev/null | cut -d/ -f3 | sort -u
+    # Processes come and go while this looks; that is no failure.
+    { find /proc/[0-9]*/fd -maxdepth 1 -lname "$1/*" 2>/dev/null || true; } | cut -d/ -f3 | sort -u
 }
 
 # duration SECONDS: as people say it.
