@@ -18,8 +18,8 @@ def sentence:
         "  disk written at \(.disk_write_mb_s | group) and read at \(.disk_read_mb_s | group) MB/s; "
         + "network \(.down_kbit_s / 1000 | floor | group) Mbit/s down, \(.up_kbit_s / 1000 | floor | group) up"
     elif .event == "proposal" then
-        "proposes, sealed to the node's key: \(.rates.cpu_msat_per_ghz_hour / 1000 | floor | group) sat for a GHz hour, "
-        + "\(.rates.memory_msat_per_gib_hour / 1000 | floor | group) for a GiB hour of memory, …",
+        "proposes, sealed to the node's key: \(.rates.cpu_msat_per_ghz_hour / 1000 | floor | group) sat a GHz hour, "
+        + "\(.rates.memory_msat_per_gib_hour / 1000 | floor | group) a GiB hour of memory, …",
         "  with \(.capacity_sat | sat) in a channel"
     elif .event == "notice" then .text
     else empty end;
