@@ -140,11 +140,14 @@ pub fn cache_dir() -> PathBuf {
 impl Daemon {
     /// Boots the lease's guest, or takes up the one an earlier run of this daemon left running.
     pub(super) fn boot(&mut self, id: LeaseId, guest_key: [u8; 32]) {
-        let Some(seller) = &self.seller else { return self.to_boot.push((id, guest_key)) };
         let Some(running) = self.leases.get_mut(&id) else { return };
         if running.machine.is_some() {
             return;
         }
+        if running.lease.live_since_ms.is_some() {
+            return self.take_up_machine(id);
+        }
+        let Some(seller) = &self.seller else { return self.to_boot.push((id, guest_key)) };
         let size = running.lease.size();
         let data_dir = &self.shared.config.data_dir;
         let persistent = (size.persistent_mib > 0).then(|| PersistentDisk {
@@ -170,11 +173,25 @@ impl Daemon {
             accelerator: name_of(&seller.accelerator).to_owned(),
             boot_ms: 0,
         };
+        let plan = Plan { dir: spec.dir.clone(), facts, fresh: Some((spec, seller.image.clone())) };
+        self.keep_machine(id, plan);
+    }
+
+    /// The publisher has used its guest: it is that one or none. A fresh one would have nothing of what is in it.
+    fn take_up_machine(&mut self, id: LeaseId) {
+        let Some(facts) = self.leases.get(&id).and_then(|running| running.lease.machine.clone()) else {
+            return self.feed(id, Input::MachineFailed("it is not known any more".into()));
+        };
+        let dir = self.shared.config.data_dir.join("vm").join(id.to_string());
+        self.keep_machine(id, Plan { dir, facts, fresh: None });
+    }
+
+    fn keep_machine(&mut self, id: LeaseId, plan: Plan) {
+        let Some(running) = self.leases.get_mut(&id) else { return };
         let (orders, taken) = mpsc::channel(16);
-        let keeper =
-            Keeper { id, shared: Arc::clone(&self.shared), image: seller.image.clone(), target: running.target.clone(), orders: taken };
+        let keeper = Keeper { id, shared: Arc::clone(&self.shared), target: running.target.clone(), orders: taken };
         running.machine = Some(Machine { orders });
-        tokio::spawn(keeper.keep(spec, facts));
+        tokio::spawn(keeper.keep(plan));
     }
 
     pub(super) fn order(&mut self, id: LeaseId, order: Order) {
@@ -200,19 +217,26 @@ impl Daemon {
     }
 }
 
+/// How a guest is to be had.
+struct Plan {
+    dir: PathBuf,
+    facts: MachineFacts,
+    /// What to start if none runs; `None`: then there is none.
+    fresh: Option<(VmSpec, Image)>,
+}
+
 /// Looks after one guest from start to end.
 struct Keeper {
     id: LeaseId,
     shared: Arc<Shared>,
-    image: Image,
     target: watch::Sender<Option<PipeTarget>>,
     orders: mpsc::Receiver<Order>,
 }
 
 impl Keeper {
-    async fn keep(mut self, spec: VmSpec, facts: MachineFacts) {
-        let dir = spec.dir.clone();
-        match self.bring_up(spec, facts).await {
+    async fn keep(mut self, plan: Plan) {
+        let dir = plan.dir.clone();
+        match self.bring_up(plan).await {
             Ok(Some(vm)) => self.look_after(vm).await,
             Ok(None) => {}
             Err(error) => {
@@ -232,17 +256,20 @@ impl Keeper {
     }
 
     /// A guest that answers, or none if it was called off meanwhile.
-    async fn bring_up(&mut self, spec: VmSpec, mut facts: MachineFacts) -> anyhow::Result<Option<Vm>> {
+    async fn bring_up(&mut self, plan: Plan) -> anyhow::Result<Option<Vm>> {
+        let Plan { dir, mut facts, fresh } = plan;
         let begun = Instant::now();
         let step = |text: &str| {
             let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.shared.tell(What::Boot { lease: self.id, step: text.to_owned(), elapsed_ms });
         };
-        let adopted = Vm::adopt(&spec.dir).await?;
+        let adopted = Vm::adopt(&dir).await?;
         step(if adopted.is_some() { "taking up the guest that still runs" } else { "starting" });
-        let vm = match adopted {
-            Some(vm) => vm,
-            None => Vm::start(spec, &self.image).await?,
+        let started = adopted.is_none();
+        let vm = match (adopted, fresh) {
+            (Some(vm), _) => vm,
+            (None, Some((spec, image))) => Vm::start(spec, &image).await?,
+            (None, None) => anyhow::bail!("it ended while this daemon did not run"),
         };
         // It may have been standing still when the last process ended.
         vm.resume().await?;
@@ -262,7 +289,9 @@ impl Keeper {
             }
         }
         step("up");
-        facts.boot_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if started {
+            facts.boot_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        }
         self.target.send_replace(Some(PipeTarget::Tcp(vm.guest_ssh())));
         self.say(Input::MachineReady(facts)).await;
         Ok(Some(vm))
