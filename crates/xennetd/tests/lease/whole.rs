@@ -1,0 +1,105 @@
+//! A lease from the announced task to the settled payment.
+
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+use xennet_lease::LedgerKind;
+use xennetd::control::LeaseStage;
+
+use crate::books::{Opening, Settlement, ledger};
+use crate::market::{Market, TaskToml, distinct};
+use crate::processes;
+use crate::stock_ssh::StockSsh;
+
+/// Payments that make a lease a whole one.
+const PAYMENTS: u32 = 20;
+
+/// Everything at once: a command in the guest, stock `ssh` and `scp` with 100 MB both ways, no open port at the node's end, at
+/// least 20 payments, a cooperative close, and books that agree.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_lease_is_used_paid_and_settled() {
+    let market = Market::open().await;
+    let opening = Opening::of(&market).await;
+    let announced = Instant::now();
+    let lease = market.rent(TaskToml { disk: "384 MiB", ..TaskToml::default() }.text()).await;
+    let live = Instant::now();
+    eprintln!("from the task to the live lease: {:.1} s", announced.elapsed().as_secs_f64());
+
+    // The computation is done in the guest, on bytes it was sent, and checked here.
+    let input: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    let said = market.run(lease, "sha256sum", &input).await;
+    assert_eq!(said.split(' ').next(), Some(hex::encode(Sha256::digest(&input)).as_str()));
+    assert_eq!(market.run(lease, "hostname", b"").await, format!("xennet-{lease}"));
+
+    nobody_listens(&market);
+    files_go_both_ways(&market, lease).await;
+
+    let view = market.publisher.lease(lease).await;
+    let missing = PAYMENTS.saturating_sub(view.totals.unwrap().payments);
+    market.pays(lease, missing.max(1)).await;
+    let served_ms = live.elapsed().as_millis() as u64;
+    market.publisher.close(lease).await;
+    let settlement = opening.check(&market, lease).await;
+    let lasted_ms = announced.elapsed().as_millis() as u64;
+
+    // The lease was live for this test's own clock, too.
+    let interval_ms = 3_000;
+    for view in [&settlement.publisher, &settlement.node] {
+        let metered_ms = Settlement::metered_ms(view);
+        assert!(metered_ms + interval_ms >= served_ms && metered_ms <= lasted_ms, "{metered_ms} ms of {served_ms} to {lasted_ms}");
+        assert!(view.totals.unwrap().payments >= PAYMENTS);
+    }
+    for daemon in [&market.publisher, &market.node] {
+        let ledger = ledger(daemon, lease).await;
+        let paid = ledger.iter().filter(|entry| entry.kind == LedgerKind::Paid);
+        assert!(distinct(paid.map(|entry| entry.paid_sat)) >= PAYMENTS as usize);
+        assert!(ledger.is_sorted_by_key(|entry| entry.paid_sat), "totals only grow");
+    }
+    assert_eq!(market.publisher.status().await.locked_sat, 0);
+    market.guests_are_gone().await;
+    assert_eq!(settlement.node.stage, LeaseStage::Settled);
+}
+
+/// The node's daemon takes connections nowhere; its guest's QEMU at one port of the loopback, where only the daemon knocks.
+fn nobody_listens(market: &Market) {
+    assert_eq!(processes::listening(market.node.pid()), Vec::<String>::new());
+    let guests = processes::guests_of(&market.node.dir);
+    let [guest] = guests[..] else { panic!("one guest should run: {guests:?}") };
+    let ports = processes::listening(guest);
+    let [port] = &ports[..] else { panic!("QEMU listens on {ports:?}") };
+    assert!(port.starts_with("tcp 0100007F:"), "QEMU listens beyond the loopback: {port}");
+    // The look itself works: the publisher does listen.
+    assert!(!processes::listening(market.publisher.pid()).is_empty());
+}
+
+/// 100 MB there with `scp`, checked with `ssh`, and back with `scp`.
+async fn files_go_both_ways(market: &Market, lease: xennet_task::LeaseId) {
+    let stock = StockSsh::new(market, lease).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (there, back) = (dir.path().join("there"), dir.path().join("back"));
+    let hash = write_noise(&there, 100_000_000);
+    let there_s = stock.scp(&there.display().to_string(), &stock.remote("/data/file")).await;
+    let shown = stock.ssh("sha256sum /data/file").await;
+    assert_eq!(shown.split(' ').next(), Some(hash.as_str()));
+    let back_s = stock.scp(&stock.remote("/data/file"), &back.display().to_string()).await;
+    assert_eq!(hex::encode(Sha256::digest(std::fs::read(&back).unwrap())), hash);
+    eprintln!("100 MB by scp: {there_s:.1} s there, {back_s:.1} s back");
+    let billed = market.publisher.lease(lease).await.totals.unwrap().usage.traffic_bytes;
+    assert!(billed > 200_000_000, "{billed} bytes are billed");
+}
+
+/// Fills a file with bytes that do not compress, and gives their SHA-256.
+fn write_noise(path: &std::path::Path, bytes: usize) -> String {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    })
+    .flatten()
+    .take(bytes)
+    .collect();
+    std::fs::write(path, &noise).unwrap();
+    hex::encode(Sha256::digest(&noise))
+}
