@@ -60,7 +60,7 @@ async fn measure(pair: &mut Pair, section: &mut Section, tell: &mut impl FnMut(&
         let publish = Command::Publish { task_toml: TaskFile::example().to_owned() };
         let published = pair.publisher.client.command(&publish).await?;
         let mut told = Vec::new();
-        match live(pair, &mut events, &mut told).await? {
+        match live(pair, &mut events, begun_ms, &mut told).await? {
             Ok(lease) => break (begun_ms, lease, told),
             Err(why) if tries == TRIES => return Err(BenchError::Lease { tries, why }),
             Err(why) => section.notes.push(format!("Not counted, a lease that ended before it was live: {why}")),
@@ -106,6 +106,7 @@ async fn listen(client: &Client, side: Side, to: mpsc::Sender<(Side, Event)>) ->
 async fn live(
     pair: &Pair,
     events: &mut mpsc::Receiver<(Side, Event)>,
+    begun_ms: u64,
     told: &mut Vec<(u64, Milestone)>,
 ) -> Result<Result<LeaseId, String>, BenchError> {
     let deadline = Instant::now() + LIVE_WITHIN;
@@ -113,6 +114,10 @@ async fn live(
         let Ok(Some((side, event))) = timeout_at(deadline, events.recv()).await else {
             return Err(pair.node.failed("did not bring the lease to life", LIVE_WITHIN));
         };
+        if event.at_ms < begun_ms {
+            // About an earlier try.
+            continue;
+        }
         if let Some(milestone) = Milestone::of(side, &event.what) {
             told.push((event.at_ms, milestone));
         }

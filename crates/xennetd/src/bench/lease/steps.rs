@@ -1,6 +1,6 @@
 //! The way from publish to the first shell prompt, cut where both daemons told of something.
 
-use crate::control::{LeaseStage, What};
+use crate::control::{LeaseStage, TaskState, What};
 
 /// Who told it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Milestone {
     /// What an event says about the way; most say nothing.
     pub(super) fn of(side: Side, what: &What) -> Option<Milestone> {
         match (side, what) {
-            (Side::Publisher, What::Task { .. }) => Some(Milestone::Published),
+            (Side::Publisher, What::Task { state: TaskState::Open, .. }) => Some(Milestone::Published),
             (Side::Node, What::Boot { step, .. }) if step == "up" => Some(Milestone::Booted),
             (Side::Node, What::Boot { .. }) => Some(Milestone::Booting),
             (Side::Publisher, What::Benchmark { figures: Some(_), .. }) => Some(Milestone::Measured),
