@@ -122,7 +122,7 @@ pub enum Order {
     Stop,
     /// Measure: payments, mining, refusals, sizes, tunnel, start of a machine, a whole lease; each beside something in the same run
     #[command(after_help = "Examples:\n  \
-            xennet bench                              all of them, some five minutes\n  \
+            xennet bench                              all of them, some three minutes\n  \
             xennet bench mining payments --quick\n  \
             xennet bench --json | jq '.sections[].figures[] | select(.met == false)'\n\n\
             Names: payments, mining, refusal, sizes, tunnel, machine, lease. Needs ssh and sshd for tunnel, QEMU for machine\n\
