@@ -7,7 +7,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -39,7 +39,7 @@ pub fn count(number: u64) -> String {
 
 /// `256 MiB`, `1.5 GiB`.
 pub fn mib(size: u32) -> String {
-    if size >= 1024 && size % 1024 == 0 {
+    if size >= 1024 && size.is_multiple_of(1024) {
         format!("{} GiB", size / 1024)
     } else if size >= 10_240 {
         format!("{} GiB", three_digits(u64::from(size), 1024))
