@@ -37,6 +37,9 @@ pub enum CloseReason {
     /// The refund's height comes near.
     #[error("the refund's height comes near")]
     RefundNear,
+    /// The other side closed the channel on chain and had not said why.
+    #[error("the other side closed the channel")]
+    ChannelClosed,
 }
 
 /// A side's end of the channel.

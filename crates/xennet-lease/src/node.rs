@@ -31,6 +31,9 @@ impl Lease {
             Input::LinkUp => {
                 self.say_ready(out);
                 self.say_paused(out);
+                if let Stage::Closing { reason } = &self.stage {
+                    out.push(Action::Send(Message::Close { reason: reason.clone() }));
+                }
                 self.say_settling(out);
             }
             Input::Heard(message) => self.node_heard(now_ms, message, out),
@@ -424,7 +427,7 @@ impl Lease {
         self.node_resumes_if_paid(now_ms, out);
         let Some(Ending { txid, how, height }) = ending else { return };
         if self.stage == Stage::Live {
-            self.node_closes(now_ms, CloseReason::RefundNear, "the channel was spent", out);
+            self.node_closes(now_ms, CloseReason::ChannelClosed, "", out);
         }
         if height.is_some() {
             self.go(now_ms, Stage::Settled { txid, spend: how });

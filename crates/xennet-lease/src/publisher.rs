@@ -472,7 +472,7 @@ impl Lease {
     fn publisher_seen(&mut self, now_ms: u64, transaction: &Transaction, height: Option<u32>, out: &mut Vec<Action>) {
         let Some(Ending { txid, how, height }) = self.note_seen(transaction, height) else { return };
         if self.stage == Stage::Live {
-            self.begin_closing(now_ms, CloseReason::NodeDone, "", out);
+            self.begin_closing(now_ms, CloseReason::ChannelClosed, "", out);
         }
         if height.is_some() {
             self.go(now_ms, Stage::Settled { txid, spend: how });

@@ -6,7 +6,7 @@ mod pair;
 use std::time::Duration;
 
 use pair::{Pair, Who, figures};
-use xennet_lease::{CloseReason, EndReason, Input, LedgerKind, Message, Stage};
+use xennet_lease::{Action, CloseReason, EndReason, Input, LedgerKind, Message, Stage};
 use xennet_rama::Spend;
 use xennet_task::PayoutInterval;
 
@@ -182,6 +182,19 @@ fn a_publisher_whose_node_is_gone_takes_everything_back_after_the_refund_height(
     pair.mine();
     assert!(pair.until(60, |pair| pair.publisher.lease.is_over()));
     assert!(matches!(pair.publisher.lease.stage, Stage::Settled { spend: Spend::Refund { .. }, .. }));
+}
+
+#[test]
+fn a_node_that_closes_while_it_is_cut_off_says_why_when_it_is_back() {
+    let mut pair = live(arrears());
+    pair.until(10, |_| false);
+    pair.cut();
+    pair.feed(Who::Node, Input::MachineFailed("its QEMU was killed".into()));
+    let said = pair.node.lease.clone().handle(pair.now_ms, Input::LinkUp);
+    assert!(said.contains(&Action::Send(Message::Close { reason: CloseReason::MachineLost })), "{said:?}");
+    // The publisher may learn it from the chain before the tunnel is back.
+    assert!(pair.until(60, Pair::both_over));
+    assert_bounded(&pair, 0);
 }
 
 #[test]

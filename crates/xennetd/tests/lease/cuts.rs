@@ -1,9 +1,10 @@
 //! Leases that outlive a cut tunnel and a killed daemon.
 
+use xennet_lease::LedgerKind;
 use xennet_task::LeaseId;
 use xennetd::control::{LeaseStage, LeaseView};
 
-use crate::books::Opening;
+use crate::books::{Opening, ledger};
 use crate::market::{Market, TaskToml};
 use crate::processes;
 use crate::wait::wait_until;
@@ -19,7 +20,8 @@ struct Same {
 
 impl Same {
     async fn now(market: &Market, lease: LeaseId) -> Same {
-        let guests = processes::guests_of(&market.node.dir);
+        // A node that starts also measures a guest of its own.
+        let guests = processes::guests_of(&market.node.dir.join("vm").join(lease.to_string()));
         Same { boot_id: market.boot_id(lease).await, guests, funding_txid: market.node.lease(lease).await.funding_txid }
     }
 }
@@ -63,7 +65,7 @@ async fn a_cut_tunnel_comes_back_to_the_same_guest_and_channel() {
     opening.check(&market, lease).await;
 }
 
-/// Each daemon in turn, in the middle of the lease.
+/// Each daemon in turn, then both at once, in the middle of the lease.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_outlives_the_kill_of_either_daemon() {
     let mut market = Market::open().await;
@@ -82,7 +84,31 @@ async fn a_lease_outlives_the_kill_of_either_daemon() {
     market.node.start().await;
     goes_on(&market, lease, &before).await;
 
+    market.publisher.kill();
+    market.node.kill();
+    market.publisher.start().await;
+    market.node.start().await;
+    goes_on(&market, lease, &before).await;
+
     market.publisher.close(lease).await;
     opening.check(&market, lease).await;
+    market.guests_are_gone().await;
+}
+
+/// What was in the guest is gone, so the lease is over: a fresh guest in its place would be another machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_back_without_its_guest_says_so_and_settles() {
+    let mut market = Market::open().await;
+    let opening = Opening::of(&market).await;
+    let lease = market.rent(TaskToml::default().text()).await;
+    market.pays(lease, 3).await;
+    let guests = processes::guests_of(&market.node.dir);
+    market.node.kill();
+    guests.iter().for_each(|guest| processes::kill(*guest));
+    market.node.start().await;
+    opening.check(&market, lease).await;
+    let ledger = ledger(&market.node, lease).await;
+    let closing = ledger.iter().find(|entry| entry.kind == LedgerKind::Closing).unwrap();
+    assert!(closing.note.starts_with("the guest died"), "{}", closing.note);
     market.guests_are_gone().await;
 }
