@@ -1,7 +1,9 @@
 //! Starting the daemon in the background when nobody else has.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -40,7 +42,7 @@ pub async fn ensure(settings: &ConfigArgs, client: &Client, progress: &Progress)
     let (mut log, log_path) = open_log(&data_dir)?;
     let begin = log.seek(SeekFrom::End(0)).map_err(|e| cannot_log(&log_path, e))?;
     let mut command = Command::new(&program);
-    command.args(settings.to_args()?).stdin(Stdio::null()).stdout(Stdio::null());
+    command.args(flags(settings, &data_dir)?).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(log.try_clone().map_err(|e| cannot_log(&log_path, e))?);
     // In a process group of its own, Ctrl-C here does not end it in the middle of a lease.
     command.process_group(0);
@@ -53,6 +55,23 @@ pub async fn ensure(settings: &ConfigArgs, client: &Client, progress: &Progress)
     })?;
     progress.say(&format!("no daemon ran, so one was started (pid {}, log {})", child.id(), log_path.display()));
     Ok(Daemon::Started)
+}
+
+/// The flags to start the daemon with: those given, else those of last time. A lease's node dials the address it was told, and a
+/// wallet is on its chain, so a daemon that is started again by `xennet leases` must be the one that was started by `xennet run`.
+fn flags(settings: &ConfigArgs, data_dir: &Path) -> Result<Vec<OsString>, Fail> {
+    let path = data_dir.join("flags");
+    let given = settings.to_args()?;
+    let place = ConfigArgs { datadir: Some(data_dir.to_path_buf()), ..ConfigArgs::default() }.to_args()?;
+    if given == place {
+        let kept = fs::read(&path).unwrap_or_default();
+        let kept = kept.split(|byte| *byte == 0).filter(|flag| !flag.is_empty());
+        return Ok(place.into_iter().chain(kept.map(|flag| OsString::from_vec(flag.to_vec()))).collect());
+    }
+    // An argument holds no zero byte, so zeros can stand between them.
+    let others: Vec<&[u8]> = given.iter().skip(place.len()).map(|flag| flag.as_bytes()).collect();
+    fs::write(&path, others.join(&0)).map_err(|e| Fail::new(format!("cannot write {}", path.display())).because(e))?;
+    Ok(given)
 }
 
 async fn wait_until_ready(client: &Client, child: &mut Child) -> Result<(), String> {

@@ -18,12 +18,12 @@ use xennetd::config::ConfigArgs;
         Exit codes: 0 done, 1 not done, 2 wrong usage; `run` exits with the job's own code, or 125 if xennet failed."
 )]
 pub struct Cli {
+    /// Print JSON instead of tables and sentences
+    #[arg(long, global = true)]
+    pub json: bool,
     /// Settings that the daemon is started with.
     #[command(flatten)]
     pub settings: ConfigArgs,
-    /// Print JSON instead of tables and sentences
-    #[arg(long, global = true, help_heading = "Options")]
-    pub json: bool,
     /// What to do.
     #[command(subcommand)]
     pub order: Order,
@@ -58,9 +58,9 @@ pub enum Order {
             xennet run -- uname -a\n  \
             xennet run --in input.txt --out result.txt -- sh -c 'sort input.txt > result.txt'\n  \
             xennet run --task task.toml --in prog --in data:in --out out -- ./prog in out\n\n\
-            The command runs in /data/job of the machine, where the files are. It survives a cut connection.\n\
-            Exits with the command's own code, 126 if it cannot be run, 127 if there is none, 128 + n if signal n ended it,\n\
-            125 if xennet failed, 130 after Ctrl-C.")]
+            The command runs in /data/job of the machine, where the files are. It survives a cut connection. Exits with the \
+            command's own code, 126 if it cannot be run, 127 if there is none, 128 + n if signal n ended it, 125 if xennet \
+            failed, 130 after Ctrl-C.")]
     Run(RunArgs),
     /// List the tasks this daemon knows, own ones and those of others
     #[command(after_help = "Example:\n  xennet tasks\n  xennet tasks --json | jq '.[].refusals'")]
@@ -125,7 +125,7 @@ pub enum Order {
             xennet bench                              all of them, some three minutes\n  \
             xennet bench mining payments --quick\n  \
             xennet bench --json | jq '.sections[].figures[] | select(.met == false)'\n\n\
-            Names: payments, mining, refusal, sizes, tunnel, machine, lease. Needs ssh and sshd for tunnel, QEMU for machine\n\
+            Names: payments, mining, refusal, sizes, tunnel, machine, lease. Needs ssh and sshd for tunnel, QEMU for machine \
             and lease. docs/bench.md says how each figure is measured and what it was where.")]
     Bench(BenchArgs),
 }

@@ -156,6 +156,8 @@ impl Context {
             return show::write(TaskFile::example());
         };
         let text = read_task_file(path)?;
+        // The same check as the daemon's, so that a wrong file does not even start one.
+        check_task_file(&path.display().to_string(), &text)?;
         let progress = Progress::new(self.json);
         background::ensure(&self.settings, &self.client, &progress).await?;
         let task = self.announce(&text, &progress).await?;
@@ -165,9 +167,6 @@ impl Context {
 
     /// Announces a task, showing the work that takes.
     pub async fn announce(&self, text: &str, progress: &Progress) -> Result<TaskView, Fail> {
-        // The same check as the daemon's, so that a wrong file costs no start of a daemon's work.
-        TaskFile::parse(text)
-            .map_err(|e| Fail::new(e.to_string()).next("correct the task file; `xennet publish --example` prints one that works"))?;
         let mut events = self.client.events().await?;
         let publish = self.task(Command::Publish { task_toml: text.to_string() });
         tokio::pin!(publish);
@@ -279,6 +278,13 @@ impl Context {
         }
         Ok(())
     }
+}
+
+/// Whether the text of a task file of that name is one. Every problem is shown, with the file and the line first, as compilers do.
+pub fn check_task_file(name: &str, text: &str) -> Result<(), Fail> {
+    let Err(error) = TaskFile::parse(text) else { return Ok(()) };
+    let problems: Vec<String> = error.problems.iter().map(|problem| format!("{name}, {problem}")).collect();
+    Err(Fail::new(problems.join("\n")).next("correct the task file; `xennet publish --example` prints one that works"))
 }
 
 /// The text of a task file, or of stdin.

@@ -3,11 +3,10 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use xennetd::control::TaskFile;
 use xennetd::guest::{Fetch, Send};
 
 use crate::cli::RunArgs;
-use crate::commands::read_task_file;
+use crate::commands::{check_task_file, read_task_file};
 use crate::fail::Fail;
 
 /// What is to be done.
@@ -58,10 +57,6 @@ impl Plan {
             None => Source::New { text: include_str!("default_task.toml").to_string() },
             Some(given) => source(given)?,
         };
-        if let Source::New { text } = &task {
-            TaskFile::parse(text)
-                .map_err(|e| Fail::new(e.to_string()).next("correct the task file; `xennet publish --example` prints one that works"))?;
-        }
         let send = args.input.iter().map(|word| send(word)).collect::<Result<Vec<_>, _>>()?;
         let fetch = args.output.iter().map(|word| fetch(word)).collect::<Result<Vec<_>, _>>()?;
         Ok(Plan {
@@ -79,7 +74,9 @@ fn source(given: String) -> Result<Source, Fail> {
     let path = Path::new(&given);
     let is_name = !given.is_empty() && given.len() <= 64 && given.bytes().all(|b| b.is_ascii_hexdigit());
     if path.exists() || given == "-" || !is_name {
-        return Ok(Source::New { text: read_task_file(path)? });
+        let text = read_task_file(path)?;
+        check_task_file(&given, &text)?;
+        return Ok(Source::New { text });
     }
     Ok(Source::Announced { name: given })
 }
@@ -134,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_default_task_is_valid() {
-        TaskFile::parse(include_str!("default_task.toml")).unwrap();
+        check_task_file("", include_str!("default_task.toml")).unwrap();
     }
 
     #[test]

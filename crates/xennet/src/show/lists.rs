@@ -14,11 +14,10 @@ pub fn tasks(tasks: &[TaskView]) -> String {
         ("FROM", Left),
         ("LEASED", Right),
         ("MACHINE", Left),
-        ("LEASE", Left),
+        ("LASTS", Left),
         ("PAYS", Left),
         ("CPU msat/GHz·h", Right),
         ("EXPIRES", Left),
-        ("NOT TAKEN BECAUSE", Left),
     ]);
     for task in tasks {
         table.row(vec![
@@ -31,8 +30,8 @@ pub fn tasks(tasks: &[TaskView]) -> String {
             units::payout(&task.payout),
             units::grouped(task.rates.cpu_msat_per_ghz_hour),
             units::time(u64::from(task.expires_at)),
-            task.refusals.first().map(|reason| tame(reason)).unwrap_or_default(),
         ]);
+        table.note(tame(&task.refusals.iter().map(|reason| format!("not taken: {reason}")).collect::<Vec<_>>().join("; ")));
     }
     or_none(&table, "No tasks. `xennet publish task.toml` announces one.")
 }
@@ -68,7 +67,6 @@ pub fn leases(leases: &[LeaseView], now_ms: u64) -> String {
         ("USE OWED", Right),
         ("PAID", Right),
         ("OF IT FEE", Right),
-        ("REASON", Left),
     ]);
     for lease in leases {
         let totals = lease.totals.unwrap_or_default();
@@ -84,8 +82,8 @@ pub fn leases(leases: &[LeaseView], now_ms: u64) -> String {
             units::msat(totals.owed_msat),
             units::sat(totals.total_sat),
             units::sat(totals.close_reserve_sat.min(totals.total_sat)),
-            tame(&lease.reasons.join("; ")),
         ]);
+        table.note(tame(&lease.reasons.join("; ")));
     }
     or_none(&table, "No leases.")
 }
