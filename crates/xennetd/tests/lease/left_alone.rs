@@ -23,7 +23,7 @@ async fn a_node_that_is_left_alone_settles_alone() {
     let closing = ledger.iter().find(|entry| entry.kind == LedgerKind::Closing).unwrap();
     assert_eq!(closing.note, "the tunnel stayed down");
     let waited_ms = closing.at_ms - ledger.iter().rfind(|entry| entry.kind == LedgerKind::Disconnected).unwrap().at_ms;
-    assert!((PATIENCE_S * 1000..PATIENCE_S * 1000 + 5_000).contains(&waited_ms), "{waited_ms} ms");
+    assert!((PATIENCE_S * 1000..PATIENCE_S * 1000 + 10_000).contains(&waited_ms), "{waited_ms} ms");
     market.guests_are_gone().await;
 
     market.publisher.start().await;
