@@ -158,7 +158,8 @@ fn unpack(files: &[Fetch], from: PieceReader) -> Result<(), GuestError> {
             EntryType::Directory => fs::create_dir_all(&to).map_err(|e| failed("create", &to, e))?,
             EntryType::Regular | EntryType::Continuous => {
                 let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
-                keep(&mut entry, &to, if executable { 0o777 } else { 0o666 })?;
+                let size = entry.size();
+                keep(&mut entry, size, &to, if executable { 0o777 } else { 0o666 })?;
             }
             _ => {
                 let why = "it is a link or a device; only files and directories are brought back".into();
@@ -186,7 +187,7 @@ fn destination(files: &[Fetch], entry: &Path) -> Option<PathBuf> {
 }
 
 /// Writes a file beside its place and moves it there when it is whole.
-fn keep(from: &mut impl Read, to: &Path, mode: u32) -> Result<(), GuestError> {
+fn keep(from: &mut impl Read, size: u64, to: &Path, mode: u32) -> Result<(), GuestError> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).map_err(|e| failed("create", parent, e))?;
     }
@@ -195,7 +196,10 @@ fn keep(from: &mut impl Read, to: &Path, mode: u32) -> Result<(), GuestError> {
     let part = PathBuf::from(part);
     let mut write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&part)?;
-        io::copy(from, &mut file)?;
+        // An archive that ends early looks like a short file.
+        if io::copy(from, &mut file)? != size {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         fs::rename(&part, to)
     };
     write().map_err(|e| {
