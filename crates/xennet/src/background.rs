@@ -7,11 +7,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use xennetd::config::{ConfigArgs, noted_role};
-use xennetd::control::{Client, Role};
+use xennetd::control::{Client, Command, Role};
 
 use crate::fail::{Fail, chain};
 use crate::progress::Progress;
@@ -41,7 +41,7 @@ pub async fn ensure(settings: &ConfigArgs, client: &Client, progress: &Progress)
     let program = program()?;
     let (mut log, log_path) = open_log(&data_dir)?;
     let begin = log.seek(SeekFrom::End(0)).map_err(|e| cannot_log(&log_path, e))?;
-    let mut command = Command::new(&program);
+    let mut command = std::process::Command::new(&program);
     command.args(flags(settings, &data_dir)?).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(log.try_clone().map_err(|e| cannot_log(&log_path, e))?);
     // In a process group of its own, Ctrl-C here does not end it in the middle of a lease.
@@ -77,7 +77,9 @@ fn flags(settings: &ConfigArgs, data_dir: &Path) -> Result<Vec<OsString>, Fail> 
 async fn wait_until_ready(client: &Client, child: &mut Child) -> Result<(), String> {
     let begun = Instant::now();
     loop {
-        if client.is_there().await {
+        // A socket that can be connected to is not enough: the daemon may yet fail to open its ports. One that answers runs.
+        let left = READY_WITHIN.saturating_sub(begun.elapsed());
+        if let Ok(Ok(_)) = tokio::time::timeout(left, client.command(&Command::Status {})).await {
             return Ok(());
         }
         if let Ok(Some(status)) = child.try_wait() {

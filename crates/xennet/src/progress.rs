@@ -56,6 +56,7 @@ impl Progress {
 
     /// A line that stays.
     pub fn say(&self, line: &str) {
+        self.begun_with.borrow_mut().0.clear();
         match &self.way {
             Way::Bar(bar) => bar.println(format!("{} {line}", self.elapsed())),
             Way::Lines => eprintln!("{} {line}", self.elapsed()),
@@ -65,6 +66,7 @@ impl Progress {
 
     /// What is being done right now.
     pub fn doing(&self, line: &str) {
+        self.begun_with.borrow_mut().0.clear();
         match &self.way {
             Way::Bar(bar) => {
                 if self.measured.replace(false) {
