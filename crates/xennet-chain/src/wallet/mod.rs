@@ -1,5 +1,5 @@
 //! A wallet of P2WPKH coins on `bdk_wallet`: one seed of 12 words, its state in SQLite, its view of the chain pulled
-//! from a [`Chain`].
+//! from a [`Chain`](crate::Chain).
 //!
 //! A transaction that was built is not yet on the chain. Until it is told of ([`Wallet::sent`]), or seen by
 //! [`Wallet::sync`], or given up ([`Wallet::release`]), the coins it spends are reserved, so that another one built
