@@ -143,35 +143,26 @@ fn damage_never_shows_as_another_value() {
     let sequence = fs::read(dir.path().join("state.sequence")).unwrap();
     let written: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
     let (mut refused, mut unharmed) = (0, 0);
-    for nth in 0..200 {
+    for nth in 0..500 {
         let mut damaged = whole.clone();
         // Spread over all that was ever written, by a step that is prime to most lengths.
         let at = written[nth * 104_729 % written.len()];
         damaged[at] ^= 0x5a;
         fs::write(&database, &damaged).unwrap();
         fs::write(dir.path().join("state.sequence"), &sequence).unwrap();
-        // redb asserts on some damaged pages; a daemon that stops is as good as one that refuses.
-        let outcome = std::panic::catch_unwind(|| -> Result<(), StoreError> {
+        let read = || -> Result<(), StoreError> {
             let store = Store::open(dir.path())?;
             for key in 0..10_u8 {
-                match store.get(Table::Single, &[key])? {
-                    Some(value) => assert_eq!(value, [19; 100], "byte {at} changed a value silently"),
-                    None => panic!("byte {at} made a record vanish silently"),
-                }
+                assert_eq!(store.get(Table::Single, &[key])?, Some(vec![19; 100]), "byte {at}, key {key}");
             }
             Ok(())
-        });
-        match outcome {
-            Ok(Ok(())) => unharmed += 1,
-            Ok(Err(_)) => refused += 1,
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                assert!(!text.contains("silently"), "{text}");
-                refused += 1;
-            }
+        };
+        match read() {
+            Ok(()) => unharmed += 1,
+            Err(_) => refused += 1,
         }
     }
-    println!("200 damaged copies: {refused} refused, {unharmed} unharmed, 0 silent");
+    println!("500 damaged copies: {refused} refused, {unharmed} unharmed, 0 silent");
 }
 
 #[test]

@@ -6,8 +6,8 @@
 //! Invariants:
 //! - A batch is on disk as a whole or not at all, and a [`Persisted`] exists only for what is on disk. Senders take
 //!   `Persisted<T>`, so nothing leaves this process that a restart could forget (M1 of the design).
-//! - Each record carries a checksum over its table, key, sequence and value: a damaged or misplaced record is an error, never
-//!   an older or another value.
+//! - Each record carries a checksum over its table, key, sequence and value, and every page is checked when the database is
+//!   opened: a damaged, misplaced or hidden record is an error, never an older or another value or none.
 //! - The newest sequence also stands in a second synced file. A database that is older than that file was put back from a
 //!   copy, or its disk lied about syncing; paying or settling from it would lose money, so it is refused.
 
