@@ -101,6 +101,10 @@ impl Daemon {
 
     /// May this node take the task? If so, it does.
     pub(super) fn consider_task(&mut self, hash: AnnouncementHash) {
+        // A lease kept from an earlier run says that the task is taken, even if the book does not know it.
+        if self.leases.values().any(|running| running.lease.task_hash == hash && !running.lease.is_over()) {
+            return;
+        }
         let Some(free) = self.free() else { return };
         let Some(identity) = self.shared.mined(Role::Node) else { return };
         let policy = &self.shared.config.policy;
