@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::embedded::Embedded;
-use crate::embedded::wire::{Ask, HexTx, Since, Told};
+use crate::source::Scan;
 use crate::{ChainError, Refusal};
 
 /// Most weight of a relayed transaction, a tenth of a block.
@@ -92,9 +92,18 @@ pub struct Chain {
     source: Arc<Source>,
 }
 
-/// What can give us a chain.
+/// What can give us a chain. Each variant's type has the same methods, and says in its own documentation how it answers.
 enum Source {
     Embedded(Embedded),
+}
+
+/// Calls a method of whatever the source is.
+macro_rules! of_source {
+    ($chain:expr, $source:ident => $call:expr) => {
+        match &*$chain.source {
+            Source::Embedded($source) => $call,
+        }
+    };
 }
 
 impl Chain {
@@ -111,19 +120,22 @@ impl Chain {
     /// Ends the connection for all clones. If this process hosts the chain, waits until it is written out and another
     /// process can take over.
     pub async fn close(&self) {
+        of_source!(self, source => source.close().await);
+    }
+
+    /// What the chain comes from: `embedded`.
+    pub fn source_name(&self) -> &'static str {
         match &*self.source {
-            Source::Embedded(embedded) => embedded.close().await,
+            Source::Embedded(_) => "embedded",
         }
     }
 
     /// The network the chain belongs to.
     pub fn network(&self) -> Network {
-        match &*self.source {
-            Source::Embedded(_) => Network::Regtest,
-        }
+        of_source!(self, source => source.network())
     }
 
-    /// Whether this process hosts the chain.
+    /// Whether this process hosts the chain. Only an embedded chain has a host.
     pub async fn is_host(&self) -> bool {
         match &*self.source {
             Source::Embedded(embedded) => embedded.is_host().await,
@@ -132,18 +144,12 @@ impl Chain {
 
     /// Height and hash of the last block.
     pub async fn tip(&self) -> Result<(u32, BlockHash), ChainError> {
-        match self.ask(Ask::Tip).await? {
-            Told::Tip { height, hash } => Ok((height, hash)),
-            other => Err(self.astray(&other)),
-        }
+        of_source!(self, source => source.tip().await).map(|tip| (tip.height, tip.hash))
     }
 
     /// Hash of the best chain's block at this height; `None` above the tip.
     pub async fn block_hash(&self, height: u32) -> Result<Option<BlockHash>, ChainError> {
-        match self.ask(Ask::BlockHash { height }).await? {
-            Told::BlockHash(hash) => Ok(hash),
-            other => Err(self.astray(&other)),
-        }
+        of_source!(self, source => source.block_hash(height).await)
     }
 
     /// Sends a transaction. One that is already known is no error, so that it can be sent again after a crash.
@@ -153,112 +159,75 @@ impl Chain {
             let why = Refusal::TooHeavy { weight: tx.weight().to_wu(), at_most: MAX_WEIGHT };
             return Err(ChainError::Refused { txid: tx.compute_txid(), why });
         }
-        match self.ask(Ask::Broadcast { tx: HexTx(tx.clone()) }).await? {
-            Told::Txid(txid) => Ok(txid),
-            other => Err(self.astray(&other)),
-        }
+        of_source!(self, source => source.broadcast(tx).await)
     }
 
     /// A transaction of the best chain or the mempool, and how far it has come.
     pub async fn transaction(&self, txid: &Txid) -> Result<Option<(Transaction, Status)>, ChainError> {
-        match self.ask(Ask::Transaction { txid: *txid }).await? {
-            Told::Transaction(found) => Ok(found.map(|(tx, status)| (tx.0, status))),
-            other => Err(self.astray(&other)),
-        }
+        of_source!(self, source => source.transaction(txid).await)
     }
 
     /// Whatever pays to or spends from a script, in the order of the chain.
     pub async fn history(&self, script: &ScriptBuf) -> Result<Vec<(Transaction, Status)>, ChainError> {
-        let mut past = Vec::new();
-        let mut skip = 0;
-        loop {
-            match self.ask(Ask::History { script: script.clone(), skip }).await? {
-                Told::History(part) => {
-                    past.extend(part.past.into_iter().map(|(tx, status)| (tx.0, status)));
-                    match part.next {
-                        Some(next) => skip = next,
-                        None => return Ok(past),
-                    }
-                }
-                other => return Err(self.astray(&other)),
-            }
-        }
+        of_source!(self, source => source.history(script).await)
     }
 
     /// Tells of everything that pays to or spends from this script, beginning with its past.
     pub fn watch_script(&self, script: ScriptBuf) {
-        match &*self.source {
-            Source::Embedded(embedded) => embedded.watch(script),
-        }
+        of_source!(self, source => source.watch(script));
     }
 
     /// Stops telling of a script.
     pub fn unwatch_script(&self, script: ScriptBuf) {
-        match &*self.source {
-            Source::Embedded(embedded) => embedded.unwatch(script),
-        }
+        of_source!(self, source => source.unwatch(script));
     }
 
     /// What to pay to be in the next block, satoshi per 1,000 virtual bytes.
     pub async fn feerate(&self) -> Result<u64, ChainError> {
-        match self.ask(Ask::Feerate).await? {
-            Told::Feerate { sat_per_kvb } => Ok(sat_per_kvb),
-            other => Err(self.astray(&other)),
-        }
+        of_source!(self, source => source.feerate().await)
     }
 
     /// Play money, confirmed when this returns: a block is mined, with whatever else waits. Embedded chain only.
     pub async fn faucet(&self, script: ScriptBuf, sat: u64) -> Result<Txid, ChainError> {
-        match self.ask(Ask::Faucet { script, sat }).await? {
-            Told::Txid(txid) => Ok(txid),
-            other => Err(self.astray(&other)),
-        }
+        self.embedded("play money from a faucet")?.faucet(script, sat).await
     }
 
     /// Mines blocks out of the mempool and returns their hashes. Embedded chain only.
     pub async fn generate(&self, count: u32) -> Result<Vec<BlockHash>, ChainError> {
-        match self.ask(Ask::Generate { count }).await? {
-            Told::Hashes(hashes) => Ok(hashes),
-            other => Err(self.astray(&other)),
-        }
+        self.embedded("blocks on demand")?.generate(count).await
     }
 
     /// Replaces the last `depth` blocks by a branch of `depth + 1` new ones, the first of which holds `with`; the
     /// others are empty. What the old blocks confirmed goes back to the mempool, unless `with` spends the same coins.
     /// Embedded chain only: reorganisations happen on real chains, and this is how to be ready for them.
     pub async fn reorganise(&self, depth: u32, with: &[Transaction]) -> Result<Vec<BlockHash>, ChainError> {
-        let with = with.iter().cloned().map(HexTx).collect();
-        match self.ask(Ask::Reorganise { depth, with }).await? {
-            Told::Hashes(hashes) => Ok(hashes),
-            other => Err(self.astray(&other)),
-        }
+        self.embedded("reorganisations on demand")?.reorganise(depth, with).await
     }
 
-    /// All that is unconfirmed, parents first.
+    /// All that is unconfirmed and that the source knows of, parents first.
     pub async fn mempool(&self) -> Result<Vec<Transaction>, ChainError> {
-        match self.ask(Ask::Mempool).await? {
-            Told::Mempool(txs) => Ok(txs.into_iter().map(|tx| tx.0).collect()),
-            other => Err(self.astray(&other)),
-        }
+        of_source!(self, source => source.mempool().await)
     }
 
-    /// Blocks after the newest of the locator that is in the best chain.
-    pub(crate) async fn since(&self, locator: Vec<BlockHash>) -> Result<Since, ChainError> {
-        match self.ask(Ask::Since { locator }).await? {
-            Told::Since(since) => Ok(since),
-            other => Err(self.astray(&other)),
-        }
-    }
-
-    async fn ask(&self, ask: Ask) -> Result<Told, ChainError> {
+    /// Whatever is unconfirmed and touches one of the scripts, parents first. May hold others as well.
+    pub(crate) async fn unconfirmed(&self, _scripts: &[ScriptBuf]) -> Result<Vec<Transaction>, ChainError> {
         match &*self.source {
-            Source::Embedded(embedded) => embedded.ask(ask).await,
+            Source::Embedded(embedded) => embedded.mempool().await,
         }
     }
 
-    fn astray(&self, told: &Told) -> ChainError {
+    /// What follows the newest block of the locator that is in the best chain, as far as it touches the scripts.
+    pub(crate) async fn scan(&self, locator: Vec<BlockHash>, _scripts: &[ScriptBuf]) -> Result<Scan, ChainError> {
         match &*self.source {
-            Source::Embedded(embedded) => embedded.astray(told),
+            Source::Embedded(embedded) => embedded.scan(locator).await,
+        }
+    }
+
+    /// The embedded chain, which alone has `what`.
+    #[allow(clippy::unnecessary_wraps, reason = "an error as soon as there is another source")]
+    fn embedded(&self, _what: &'static str) -> Result<&Embedded, ChainError> {
+        match &*self.source {
+            Source::Embedded(embedded) => Ok(embedded),
         }
     }
 }

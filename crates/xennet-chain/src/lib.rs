@@ -13,6 +13,7 @@ mod embedded;
 mod error;
 mod refusal;
 mod secret;
+mod source;
 mod wallet;
 mod watch;
 

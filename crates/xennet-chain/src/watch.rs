@@ -78,15 +78,20 @@ impl Watcher {
 
     /// A block was added to the chain.
     pub(crate) fn connected(&mut self, height: u32, block: &Block) -> Vec<ChainEvent> {
+        self.passed(height, block.block_hash(), &block.txdata)
+    }
+
+    /// A block was added to the chain, and nothing in it matters but at most these transactions.
+    pub(crate) fn passed<'a>(&mut self, height: u32, hash: BlockHash, txs: impl IntoIterator<Item = &'a Transaction>) -> Vec<ChainEvent> {
         let mut events = Vec::new();
         let mut told = Vec::new();
-        for tx in &block.txdata {
+        for tx in txs {
             let txid = tx.compute_txid();
             if self.tell(txid, tx, Status::Confirmed { height }, &mut events) {
                 told.push(txid);
             }
         }
-        self.recent.push_back(Remembered { height, hash: block.block_hash(), told });
+        self.recent.push_back(Remembered { height, hash, told });
         while self.recent.len() > REMEMBERED {
             if let Some(old) = self.recent.pop_front() {
                 for txid in old.told {

@@ -11,6 +11,7 @@
 //! to do everything. The system frees the lock when the host dies, another client takes over within moments, and all
 //! clients catch up by height.
 
+mod asking;
 mod engine;
 mod faucet;
 mod follow;
@@ -24,7 +25,7 @@ mod place;
 mod policy;
 mod records;
 mod template;
-pub(crate) mod wire;
+mod wire;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -136,7 +137,7 @@ impl Embedded {
     }
 
     /// Asks the host, whoever it is by then.
-    pub(crate) async fn ask(&self, ask: Ask) -> Result<Told, ChainError> {
+    async fn ask(&self, ask: Ask) -> Result<Told, ChainError> {
         let begun = Instant::now();
         loop {
             let why = match self.shared.ask_once(&ask).await {
@@ -160,7 +161,7 @@ impl Embedded {
     }
 
     /// The error for an answer to another question.
-    pub(crate) fn astray(&self, told: &Told) -> ChainError {
+    fn astray(&self, told: &Told) -> ChainError {
         self.shared.protocol(format!("an answer that was not asked for: {told:.80?}"))
     }
 
