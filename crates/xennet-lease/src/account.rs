@@ -73,8 +73,16 @@ pub struct Account {
     pub last_payment_ms: u64,
     /// Highest total both sides know of, satoshi.
     pub acked_total_sat: u64,
-    /// Publisher: what it grants to the node's meter beyond its own, after cuts. At most one interval's price.
+    /// Publisher: what it grants to the node's meter beyond its own, after cuts. At most one interval's price, and what it had
+    /// forgotten to have paid for.
     pub granted_msat: u64,
+    /// Publisher: what was paid for after the copy was made that its store was put back from, as the node has proved,
+    /// thousandths of a satoshi.
+    #[serde(default)]
+    pub recalled_msat: u64,
+    /// Blocks since this process began in which the transaction that settled the lease has not been seen again; `None`: it was.
+    #[serde(default)]
+    pub unseen_blocks: Option<u32>,
     /// The transaction that ends the channel, as far as seen.
     pub ending: Option<Ending>,
 }
@@ -136,6 +144,8 @@ impl Account {
             last_payment_ms: now_ms,
             acked_total_sat: 0,
             granted_msat: 0,
+            recalled_msat: 0,
+            unseen_blocks: None,
             ending: None,
         }
     }

@@ -6,7 +6,7 @@ use xennet_rama::Spend;
 use xennet_task::{Acceptance, AnnouncementHash, LeaseId, Proposal, Task};
 
 use crate::account::Price;
-use crate::{Account, Action, CloseReason, EndReason, Ending, Input, LedgerEntry, LedgerKind, Machine, Message, Side, Stage};
+use crate::{Account, Action, CloseReason, EndReason, Ending, Input, LedgerEntry, LedgerKind, Machine, Message, Purse, Side, Stage};
 
 /// One lease, one side of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,6 +61,10 @@ pub struct Lease {
 
 /// A tick comes several times a second; with a longer gap than this nobody was there to see what was used, milliseconds.
 const UNSEEN_MS: u64 = 5_000;
+/// A settled lease watches its channel until so many blocks stand on the one with its end: what M4 expects of reorganisations.
+const FINAL_BLOCKS: u32 = 6;
+/// A restarted side waits so many blocks for the chain to show again what settled its lease, before it settles anew.
+const MOST_UNSEEN_BLOCKS: u32 = 3;
 /// How long a side waits for the tunnel's first coming up, milliseconds.
 const TUNNEL_WITHIN_MS: u64 = 90_000;
 
@@ -112,14 +116,14 @@ impl Lease {
             account.meter.skip_to(now_ms);
         }
         self.seen_ms = now_ms;
-        if self.is_over() && !matches!(input, Input::Gone(_)) {
+        if self.is_over() && !self.concerns_the_end(&input) {
             return out;
         }
         match &input {
             Input::Start => self.start(now_ms),
             Input::LinkUp => self.link_up(now_ms, &mut out),
             Input::LinkDown => self.link_down(now_ms, &mut out),
-            Input::Tip(height) => self.tip = *height,
+            Input::Tip(height) => self.note_tip(now_ms, *height, &mut out),
             Input::Traffic(bytes) => {
                 let more = bytes.saturating_sub(self.pipe_bytes);
                 self.pipe_bytes = *bytes;
@@ -143,7 +147,7 @@ impl Lease {
             Input::Tick => self.check_deadlines(now_ms, &mut out),
             _ => {}
         }
-        if self.is_over() && !matches!(input, Input::Gone(_)) {
+        if self.is_over() && !self.concerns_the_end(&input) {
             return out;
         }
         match self.side {
@@ -153,9 +157,35 @@ impl Lease {
         out
     }
 
-    /// Whether nothing more will happen.
+    /// Whether nothing more will happen, unless the chain takes back what settled it: see [`Lease::is_final`].
     pub fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Settled { .. } | Stage::Ended { .. })
+    }
+
+    /// Whether it is over for good: what settled it is too deep in the chain to be taken back, or nothing was ever locked.
+    pub fn is_final(&self) -> bool {
+        let deep = |height: u32| self.tip.saturating_sub(height) >= FINAL_BLOCKS;
+        match (&self.stage, &self.account) {
+            (Stage::Ended { .. }, _) => true,
+            (Stage::Settled { .. }, Some(account)) => {
+                account.unseen_blocks.is_none() && account.ending.and_then(|ending| ending.height).is_some_and(deep)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a lease that is over still has to hear this.
+    fn concerns_the_end(&self, input: &Input) -> bool {
+        match input {
+            Input::Gone(_) => true,
+            Input::Start | Input::Tip(_) | Input::Seen { .. } => matches!(self.stage, Stage::Settled { .. }) && !self.is_final(),
+            _ => false,
+        }
+    }
+
+    /// Whether this transaction is what settled the lease, as known before.
+    pub(crate) fn is_settled_by(&self, txid: &bitcoin::Txid) -> bool {
+        matches!(&self.stage, Stage::Settled { txid: known, .. } if known == txid)
     }
 
     /// Whether money is locked on chain, or may be.
@@ -194,11 +224,15 @@ impl Lease {
             Some(account) => (account.meter.usage(), account.total_sat()),
             None => Default::default(),
         };
+        let best = match self.account.as_ref().map(|account| &account.purse) {
+            Some(Purse::Node(channel)) => channel.best(),
+            _ => None,
+        };
         let guest_key = match &self.side {
             Side::Publisher(side) => Some(side.guest_key),
             Side::Node(_) => None,
         };
-        Message::Hello { version: Message::VERSION, lease: self.id, usage, restarted: self.restarted, total_sat, guest_key }
+        Message::Hello { version: Message::VERSION, lease: self.id, usage, restarted: self.restarted, total_sat, guest_key, best }
     }
 
     /// Ends a lease that has nothing locked on chain; leaves any other alone.
@@ -280,13 +314,50 @@ impl Lease {
             account.meter.skip_to(now_ms);
             account.meter.pause(now_ms);
             // The chain may have moved meanwhile; what follows the watching says where they stand now.
-            account.funded_height = None;
-            account.ending = None;
+            if matches!(self.stage, Stage::Settled { .. }) {
+                account.unseen_blocks = Some(0);
+            } else {
+                account.funded_height = None;
+                account.ending = None;
+            }
         }
         if self.stage == Stage::Measuring {
             self.go(now_ms, Stage::Connected);
         }
         self.revision += 1;
+    }
+
+    /// A block came. If it is not known yet whether the chain still has what settled the lease, see to it that it gets there.
+    fn note_tip(&mut self, now_ms: u64, height: u32, out: &mut Vec<Action>) {
+        self.tip = height;
+        if !matches!(self.stage, Stage::Settled { .. }) {
+            return;
+        }
+        if self.is_final() {
+            // The next process need not watch it any more.
+            self.revision += 1;
+            return;
+        }
+        let Some(account) = &mut self.account else { return };
+        let Some(unseen) = account.unseen_blocks else { return };
+        account.unseen_blocks = Some(unseen.saturating_add(1));
+        if unseen.saturating_add(1) >= MOST_UNSEEN_BLOCKS {
+            return self.reopen(now_ms);
+        }
+        let own = match &self.side {
+            Side::Node(side) => &side.settling,
+            Side::Publisher(side) => &side.refund,
+        };
+        out.extend(own.iter().cloned().map(Action::Broadcast));
+    }
+
+    /// The chain does not have any more what settled the lease: it is to be settled again.
+    fn reopen(&mut self, now_ms: u64) {
+        if let Some(account) = &mut self.account {
+            account.ending = None;
+            account.unseen_blocks = None;
+        }
+        self.go(now_ms, Stage::Closing { reason: CloseReason::LeaseOver });
     }
 
     fn link_up(&mut self, now_ms: u64, out: &mut Vec<Action>) {
@@ -343,10 +414,25 @@ impl Lease {
             self.revision += 1;
         }
         let how = account.terms.spend_in(outpoint, transaction)?;
-        let known = account.ending.filter(|ending| ending.txid == txid).and_then(|ending| ending.height);
-        let ending = Ending { txid, how, height: height.or(known) };
+        // What an earlier process knew is no news: the chain may have moved since.
+        let known = match account.unseen_blocks {
+            Some(_) => None,
+            None => account.ending.filter(|ending| ending.height.is_some()),
+        };
+        if height.is_none() && known.is_some_and(|known| known.txid != txid) {
+            // Late news of the mempool, where nothing can be that conflicts with a block.
+            return None;
+        }
+        let height = height.or(known.and_then(|known| known.height));
+        let ending = Ending { txid, how, height };
+        account.unseen_blocks = None;
+        if account.ending != Some(ending) {
+            self.revision += 1;
+        }
         account.ending = Some(ending);
-        self.revision += 1;
+        if height.is_none() && matches!(self.stage, Stage::Settled { .. }) {
+            self.go(self.seen_ms, Stage::Closing { reason: CloseReason::LeaseOver });
+        }
         Some(ending)
     }
 
@@ -361,7 +447,7 @@ impl Lease {
             account.ending = None;
             self.revision += 1;
             if matches!(self.stage, Stage::Settled { .. }) {
-                self.go(now_ms, Stage::Closing { reason: CloseReason::LeaseOver });
+                self.reopen(now_ms);
             }
         }
     }

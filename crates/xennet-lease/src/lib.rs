@@ -10,6 +10,7 @@
 
 mod account;
 mod action;
+mod greeting;
 mod input;
 mod lease;
 mod message;

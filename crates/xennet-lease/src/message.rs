@@ -26,6 +26,9 @@ pub enum Message {
         /// Publisher: the ed25519 key that is to log in to the guest. The node boots it with this one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         guest_key: Option<[u8; 32]>,
+        /// Node: the payment of that total. It is the proof for a publisher whose store was put back from an old copy.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        best: Option<Update>,
     },
     /// Node: the guest answers.
     Ready {

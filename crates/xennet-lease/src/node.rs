@@ -67,6 +67,9 @@ impl Lease {
     fn node_start(&mut self, out: &mut Vec<Action>) {
         if let Some(account) = &self.account {
             out.push(Action::Watch(account.terms.script_pubkey()));
+            if self.is_over() {
+                return;
+            }
             out.extend(account.funding.iter().cloned().map(Action::Broadcast));
         }
         if let Side::Node(side) = &mut self.side {
@@ -429,7 +432,7 @@ impl Lease {
         if self.stage == Stage::Live {
             self.node_closes(now_ms, CloseReason::ChannelClosed, "", out);
         }
-        if height.is_some() {
+        if height.is_some() && !self.is_settled_by(&txid) {
             self.go(now_ms, Stage::Settled { txid, spend: how });
             out.push(self.record_ending(now_ms, txid, &how));
             out.push(Action::StopMachine);

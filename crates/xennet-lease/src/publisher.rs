@@ -6,8 +6,9 @@ use bitcoin::{OutPoint, Transaction};
 use xennet_market::price;
 use xennet_meter::interval_price;
 use xennet_rama::{ChannelTerms, PublisherChannel, refund_height_for};
-use xennet_task::{Msat, Proposal, Rates, Usage};
+use xennet_task::{Msat, Proposal, Rates};
 
+use crate::greeting::Theirs;
 use crate::lease::clip;
 use crate::{Account, Action, CloseReason, EndReason, Ending, Input, Lease, LedgerKind, Message, Purse, Side, Stage};
 
@@ -26,7 +27,7 @@ const TUNNEL_PATIENCE_MS: u64 = 600_000;
 const SHORTEST_PAUSE_MS: u64 = 100;
 
 impl Lease {
-    fn publisher(&mut self) -> Option<&mut crate::PublisherSide> {
+    pub(crate) fn publisher(&mut self) -> Option<&mut crate::PublisherSide> {
         match &mut self.side {
             Side::Publisher(side) => Some(side),
             Side::Node(_) => None,
@@ -68,6 +69,9 @@ impl Lease {
         let building = self.stage == Stage::Agreed;
         let Some(account) = &self.account else { return };
         out.push(Action::Watch(account.terms.script_pubkey()));
+        if self.is_over() {
+            return;
+        }
         match &account.funding {
             Some(funding) => out.push(Action::Broadcast(funding.clone())),
             None if building => {
@@ -95,11 +99,9 @@ impl Lease {
 
     fn publisher_heard(&mut self, now_ms: u64, message: Message, out: &mut Vec<Action>) {
         match message {
-            Message::Hello { usage, restarted, total_sat, .. } => {
-                if !restarted {
-                    self.forget_what_the_node_did_not_count(now_ms, &usage);
-                }
-                self.publisher_greeted(now_ms, &usage, total_sat, out);
+            Message::Hello { usage, restarted, total_sat, best, .. } => {
+                let theirs = Theirs { usage, restarted, total_sat, best };
+                self.publisher_hears_hello(now_ms, &theirs, out);
             }
             Message::Ready { machine } => {
                 self.machine = Some(machine);
@@ -152,7 +154,7 @@ impl Lease {
     }
 
     /// The node has this total on disk.
-    fn publisher_acknowledged(&mut self, total_sat: u64) {
+    pub(crate) fn publisher_acknowledged(&mut self, total_sat: u64) {
         let Some(account) = &mut self.account else { return };
         if total_sat < account.acked_total_sat || total_sat > account.total_sat() {
             return;
@@ -163,57 +165,6 @@ impl Lease {
         let Some(side) = self.publisher() else { return };
         if changed || side.unacknowledged != waiting {
             side.unacknowledged = waiting;
-            self.revision += 1;
-        }
-    }
-
-    /// The other side is back: make up for what was lost in between.
-    fn publisher_greeted(&mut self, now_ms: u64, their_usage: &Usage, their_total_sat: u64, out: &mut Vec<Action>) {
-        self.restarted = false;
-        self.grant_what_the_cut_hid(their_usage);
-        self.publisher_acknowledged(their_total_sat);
-        let closing = matches!(self.stage, Stage::Closing { .. });
-        if self.stage != Stage::Live && !closing {
-            return;
-        }
-        if let Some(account) = &self.account {
-            if account.acked_total_sat == 0
-                && let (Some(funding), Some(outpoint)) = (&account.funding, account.outpoint)
-            {
-                let transaction = bitcoin::consensus::encode::serialize_hex(funding);
-                out.push(Action::Send(Message::Funded { transaction, vout: outpoint.vout }));
-            }
-            if their_total_sat < account.total_sat()
-                && let Purse::Publisher(channel) = &account.purse
-                && let Some(update) = channel.last_update()
-            {
-                // Totals are cumulative: saying the last one again makes up for any number of lost ones.
-                let usage = account.meter.usage();
-                out.push(Action::Send(Message::Pay { number: account.payments, usage, update }));
-            }
-        }
-        let paused = self.publisher().is_some_and(|side| side.paused);
-        if !closing && !paused {
-            self.resume_meter(now_ms);
-        }
-    }
-
-    /// When a connection dies, the two sides notice at different moments. What only the publisher counted was not used.
-    fn forget_what_the_node_did_not_count(&mut self, now_ms: u64, their_usage: &Usage) {
-        if let Some(account) = &mut self.account {
-            account.meter.advance(now_ms);
-            account.meter.lower_to(their_usage);
-        }
-    }
-
-    /// If it is the node that noticed later, the guest ran on for its meter: pay for that, up to one interval's price in the
-    /// whole lease.
-    fn grant_what_the_cut_hid(&mut self, their_usage: &Usage) {
-        let (Some(price), Some(account)) = (self.price(), &self.account) else { return };
-        let (Ok(theirs), Ok(own)) = (price.owed(their_usage), price.owed(&account.meter.usage())) else { return };
-        let granted_msat = theirs.0.saturating_sub(own.0).min(price.interval().0);
-        if let Some(account) = &mut self.account {
-            account.granted_msat = granted_msat;
             self.revision += 1;
         }
     }
@@ -379,6 +330,10 @@ impl Lease {
     }
 
     fn pay_with(&mut self, now_ms: u64, ahead: Msat, out: &mut Vec<Action>) {
+        if self.restarted {
+            // The store may be an old copy. The node's hello says what was signed before; until then nothing is.
+            return;
+        }
         // As long as the node has not confirmed one payment it may be gone, and what is signed beyond that be lost. A
         // connection that is up loses nothing; a new one begins with what the node has.
         if matches!(&self.side, Side::Publisher(side) if side.unacknowledged) {
@@ -429,7 +384,7 @@ impl Lease {
         }
     }
 
-    fn begin_publisher_closing(&mut self, now_ms: u64, reason: CloseReason, note: &str, out: &mut Vec<Action>) {
+    pub(crate) fn begin_publisher_closing(&mut self, now_ms: u64, reason: CloseReason, note: &str, out: &mut Vec<Action>) {
         if matches!(self.stage, Stage::Closing { .. }) {
             return;
         }
@@ -474,7 +429,7 @@ impl Lease {
         if self.stage == Stage::Live {
             self.begin_closing(now_ms, CloseReason::ChannelClosed, "", out);
         }
-        if height.is_some() {
+        if height.is_some() && !self.is_settled_by(&txid) {
             self.go(now_ms, Stage::Settled { txid, spend: how });
             out.push(self.record_ending(now_ms, txid, &how));
             out.push(Action::HangUp("settled".into()));

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bitcoin::{OutPoint, ScriptBuf, Transaction};
-use secp256k1::{SECP256K1, SecretKey};
+use secp256k1::{SECP256K1, SecretKey, ecdsa};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::UpdateDigest;
@@ -93,6 +93,29 @@ impl PublisherChannel {
         let update = Update { total_sat, signature };
         kept.signed = Some(update);
         Ok(update)
+    }
+
+    /// The node shows a payment that this store has forgotten, as after it was put back from an old copy: the signature proves
+    /// that it was made here, so it counts as signed again. A payment that is known, or below one, changes nothing.
+    ///
+    /// # Errors
+    /// Not funded, above the capacity, or a signature that is not this channel's; nothing changes then.
+    pub fn recall(&mut self, update: &Update) -> Result<(), RamaError> {
+        let kept = &mut self.kept;
+        let digest = self.digest.as_ref().ok_or(RamaError::NotFunded)?;
+        let total_sat = update.total_sat;
+        let most_sat = kept.terms.max_total_sat();
+        if total_sat > most_sat {
+            return Err(RamaError::AboveCapacity { total_sat, most_sat, capacity_sat: kept.terms.capacity_sat });
+        }
+        if kept.signed.is_some_and(|signed| signed.total_sat >= total_sat) {
+            return Ok(());
+        }
+        ecdsa::Signature::from_compact(&update.signature)
+            .and_then(|signature| SECP256K1.verify_ecdsa(&digest.message(total_sat), &signature, &kept.terms.publisher_key))
+            .map_err(|_| RamaError::BadSignature { total_sat })?;
+        kept.signed = Some(*update);
+        Ok(())
     }
 
     /// Takes everything back. It can be broadcast once the chain's tip has reached the refund height.

@@ -29,7 +29,7 @@ pub enum Who {
 /// One side: the lease in memory, what is on disk, and what it left behind.
 pub struct Party {
     pub lease: Lease,
-    disk: String,
+    pub disk: String,
     pub ledger: Vec<LedgerEntry>,
     pub alive: bool,
 }
@@ -65,6 +65,10 @@ pub struct Pair {
     /// Milliseconds the guest really was at the publisher's disposal while the lease was live.
     pub served_ms: u64,
     pub figures: Figures,
+    /// What the chain's estimate says, sat/kvB.
+    pub feerate: u64,
+    /// What miners really take for the end of a channel, sat/kvB.
+    pub mined_from: u64,
 }
 
 pub fn figures() -> Figures {
@@ -181,6 +185,8 @@ impl Pair {
             chain: Vec::new(),
             served_ms: 0,
             figures: figures(),
+            feerate: 1_000,
+            mined_from: 0,
         };
         pair.feed(Who::Publisher, Input::Start);
         pair.feed(Who::Node, Input::Start);
@@ -269,12 +275,12 @@ impl Pair {
             }
             Action::Fund { script, sat } => {
                 let transaction = funding(script, sat);
-                self.later(30, Who::Publisher, false, Input::FundingBuilt { transaction, vout: 0 });
+                self.later(30, Who::Publisher, false, Input::FundingBuilt { transaction, vout: 1 });
             }
             Action::Broadcast(transaction) => self.broadcast(transaction),
             Action::AskDestination => {
                 let to = ScriptBuf::from_hex("0014aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
-                self.later(10, who, false, Input::Destination { to, feerate_sat_per_kvb: 1_000 });
+                self.later(10, who, false, Input::Destination { to, feerate_sat_per_kvb: self.feerate });
             }
             Action::Record(entry) => self.party(who).ledger.push(entry),
         }
@@ -345,6 +351,22 @@ impl Pair {
         }
     }
 
+    /// What a transaction that ends the channel pays, sat/kvB.
+    pub fn feerate_of(&self, transaction: &Transaction) -> Option<u64> {
+        let account = self.publisher.lease.account.as_ref()?;
+        account.terms.spend_in(account.outpoint?, transaction)?;
+        let out_sat: u64 = transaction.output.iter().map(|output| output.value.to_sat()).sum();
+        Some((account.terms.capacity_sat - out_sat) * 1000 / transaction.vsize() as u64)
+    }
+
+    #[allow(dead_code, reason = "one of the tests uses it")]
+    /// Ends a side's process, puts its store back from an older copy, and starts it again.
+    pub fn restore(&mut self, who: Who, copy: &str) {
+        self.kill(who);
+        self.party(who).disk = copy.to_owned();
+        self.restart(who);
+    }
+
     pub fn restart(&mut self, who: Who) {
         let party = self.party(who);
         if party.alive {
@@ -372,7 +394,10 @@ impl Pair {
     pub fn mine(&mut self) {
         self.height += 1;
         let height = self.height;
-        let mined = std::mem::take(&mut self.mempool);
+        let mempool = std::mem::take(&mut self.mempool);
+        let (mined, waiting) = mempool.into_iter().partition(|tx| self.feerate_of(tx).is_none_or(|rate| rate >= self.mined_from));
+        self.mempool = waiting;
+        let mined: Vec<Transaction> = mined;
         for transaction in mined {
             self.chain.push((transaction.clone(), height));
             for who in [Who::Publisher, Who::Node] {
@@ -459,10 +484,11 @@ impl Pair {
     }
 }
 
-/// A transaction that funds a channel.
+/// A transaction that funds several channels; the second is the one asked for.
 fn funding(script: ScriptBuf, sat: u64) -> Transaction {
     let coin = OutPoint { txid: Txid::from_raw_hash(bitcoin::hashes::Hash::all_zeros()), vout: 7 };
     let input = TxIn { previous_output: coin, script_sig: ScriptBuf::new(), sequence: Sequence::MAX, witness: Witness::new() };
+    let other = TxOut { value: Amount::from_sat(sat), script_pubkey: ScriptBuf::from_bytes([&[0, 32][..], &[9; 32]].concat()) };
     let output = TxOut { value: Amount::from_sat(sat), script_pubkey: script };
-    Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![input], output: vec![output] }
+    Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![input], output: vec![other, output] }
 }

@@ -71,14 +71,17 @@ impl Daemon {
                 let shared = Arc::clone(&self.shared);
                 tokio::spawn(async move {
                     // What was there before is told of too; the order makes sure that nothing falls in between.
-                    match shared.chain.history(&script).await {
-                        Ok(history) => {
-                            for (transaction, status) in history {
-                                let input = Input::Seen { transaction, height: height_of(status) };
-                                shared.happen(Happening::Lease(id, input)).await;
-                            }
+                    // Tried until the chain answers: the other side may have spent the channel while nobody was looking.
+                    let history = loop {
+                        match shared.chain.history(&script).await {
+                            Ok(history) => break history,
+                            Err(error) => tracing::warn!(lease = %id, %error, "the channel's past is unknown yet; asking again"),
                         }
-                        Err(error) => tracing::warn!(lease = %id, %error, "the channel's past is unknown; its future is watched"),
+                        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+                    };
+                    for (transaction, status) in history {
+                        let input = Input::Seen { transaction, height: height_of(status) };
+                        shared.happen(Happening::Lease(id, input)).await;
                     }
                 });
             }
