@@ -5,7 +5,7 @@
 //!     │            │            │           │          │               │
 //!     └────────────┴────────────┴───────────┴──────────┴──▶ Ended ◀────┘ (nothing was locked on chain)
 //! ```
-//! `handle(now, input) → actions`. It reads no clock, socket, file or random source. Whoever drives it persists the lease
+//! `docs/protocol.md` has all ways between them. `handle(now, input) → actions`. It reads no clock, socket, file or random source. Whoever drives it persists the lease
 //! *before* carrying out the actions; every action may be carried out twice without harm.
 
 mod account;

@@ -82,6 +82,19 @@ fn a_settlement_taken_back_while_nobody_was_looking_is_made_again() {
 }
 
 #[test]
+fn a_settlement_taken_back_that_is_too_cheap_to_be_relayed_again_is_made_anew() {
+    let mut pair = settled();
+    pair.kill(Who::Node);
+    let (close, _) = pair.chain.pop().unwrap();
+    let old = pair.feerate_of(&close).unwrap();
+    pair.relayed_from = old + 1;
+    pair.restart(Who::Node);
+    assert!(pair.until(120, |pair| pair.node.lease.is_final()), "{:?}", pair.node.lease.stage);
+    let new = pair.chain.iter().find_map(|(transaction, _)| pair.feerate_of(transaction)).unwrap();
+    assert!(new > old, "{new} sat/kvB, {old} before");
+}
+
+#[test]
 fn a_restart_after_the_settlement_writes_no_second_last_line() {
     let mut pair = settled();
     for who in [Who::Publisher, Who::Node] {
@@ -168,7 +181,8 @@ fn a_publisher_put_back_from_an_old_copy_takes_over_what_the_node_proves() {
     let held = total(&pair.node.lease);
     pair.restore(Who::Publisher, &copy);
     assert!(total(&pair.publisher.lease) < held, "it has forgotten");
-    assert!(pair.until(20, |pair| total(&pair.publisher.lease) >= held), "it knows again");
+    assert!(pair.until(20, |pair| !pair.publisher.lease.restarted), "the node spoke");
+    assert!(total(&pair.publisher.lease) >= held, "it knows again at once");
     assert!(pair.until(20, |pair| total(&pair.node.lease) > held + 1), "and payments go on");
     pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
     assert!(pair.until(60, Pair::both_over));

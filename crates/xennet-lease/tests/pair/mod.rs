@@ -1,6 +1,8 @@
 //! Both sides of a lease, a wire between them, a clock and a chain, all simulated and all repeatable.
 
-use std::collections::VecDeque;
+mod money;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bitcoin::absolute::LockTime;
@@ -9,9 +11,9 @@ use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, T
 use secp256k1::{Keypair, SecretKey};
 use xennet_identity::{Anchor, Identity, Role};
 use xennet_lease::{Action, Input, Lease, LedgerEntry, Machine, NodeSide, PublisherSide, Secret, Side, Stage};
-use xennet_meter::{Figures, interval_price, owed};
+use xennet_meter::Figures;
 use xennet_task::{
-    Acceptance, AnnouncementHash, Compute, LeaseRange, PayoutInterval, Proposal, Rates, Requirements, Storage, Task, TaskId, Usage,
+    Acceptance, AnnouncementHash, Compute, LeaseRange, PayoutInterval, Proposal, Rates, Requirements, Storage, Task, TaskId,
 };
 
 pub const TICK_MS: u64 = 200;
@@ -69,6 +71,10 @@ pub struct Pair {
     pub feerate: u64,
     /// What miners really take for the end of a channel, sat/kvB.
     pub mined_from: u64,
+    /// What mempools take for it at least, sat/kvB.
+    pub relayed_from: u64,
+    /// From which stages to which the sides went.
+    pub ways: BTreeSet<(String, String)>,
 }
 
 pub fn figures() -> Figures {
@@ -187,6 +193,8 @@ impl Pair {
             figures: figures(),
             feerate: 1_000,
             mined_from: 0,
+            relayed_from: 0,
+            ways: BTreeSet::new(),
         };
         pair.feed(Who::Publisher, Input::Start);
         pair.feed(Who::Node, Input::Start);
@@ -207,10 +215,14 @@ impl Pair {
         if !party.alive {
             return;
         }
-        let before = party.lease.revision;
+        let (before, from) = (party.lease.revision, stage_name(&party.lease));
         let actions = party.lease.handle(now_ms, input);
+        let to = stage_name(&party.lease);
         if party.lease.revision != before {
             party.disk = serde_json::to_string(&party.lease).unwrap();
+        }
+        if from != to {
+            self.ways.insert((from, to));
         }
         for action in actions {
             self.carry_out(who, action);
@@ -302,7 +314,8 @@ impl Pair {
         if self.chain.iter().any(|(other, _)| spent(other)) {
             return;
         }
-        if transaction.lock_time.to_consensus_u32() > self.height {
+        let too_cheap = self.feerate_of(&transaction).is_some_and(|rate| rate < self.relayed_from);
+        if too_cheap || transaction.lock_time.to_consensus_u32() > self.height {
             return;
         }
         self.mempool.retain(|other| !spent(other));
@@ -349,14 +362,6 @@ impl Pair {
         if who == Who::Node {
             self.dialing = false;
         }
-    }
-
-    /// What a transaction that ends the channel pays, sat/kvB.
-    pub fn feerate_of(&self, transaction: &Transaction) -> Option<u64> {
-        let account = self.publisher.lease.account.as_ref()?;
-        account.terms.spend_in(account.outpoint?, transaction)?;
-        let out_sat: u64 = transaction.output.iter().map(|output| output.value.to_sat()).sum();
-        Some((account.terms.capacity_sat - out_sat) * 1000 / transaction.vsize() as u64)
     }
 
     #[allow(dead_code, reason = "one of the tests uses it")]
@@ -450,38 +455,11 @@ impl Pair {
     pub fn both_live(&self) -> bool {
         self.publisher.lease.stage == Stage::Live && self.node.lease.stage == Stage::Live
     }
+}
 
-    /// What the guest's time really was worth, thousandths of a satoshi.
-    pub fn worth_msat(&self) -> u64 {
-        let proposal = self.publisher.lease.proposal.unwrap();
-        let size = self.publisher.lease.size();
-        let ms = self.served_ms;
-        let usage = Usage {
-            core_ms: ms * u64::from(size.cores),
-            memory_mib_ms: ms * u64::from(size.memory_mib),
-            disk_mib_ms: ms * u64::from(size.disk_mib),
-            persistent_mib_ms: 0,
-            traffic_bytes: 0,
-        };
-        owed(&proposal.rates, proposal.core_mhz, &usage).unwrap().0
-    }
-
-    /// What the node was paid for use, as the chain has it: the total less the close reserve, thousandths of a satoshi.
-    pub fn paid_msat(&self) -> u64 {
-        let Some(account) = &self.publisher.lease.account else { return 0 };
-        let Some(outpoint) = account.outpoint else { return 0 };
-        let ending = self.chain.iter().find_map(|(transaction, _)| account.terms.spend_in(outpoint, transaction));
-        match ending {
-            Some(xennet_rama::Spend::Close { total_sat, .. }) => account.terms.earned_of(total_sat) * 1000,
-            _ => 0,
-        }
-    }
-
-    pub fn interval_msat(&self) -> u64 {
-        let proposal = self.publisher.lease.proposal.unwrap();
-        let interval = proposal.payout.interval();
-        interval_price(&proposal.rates, &self.publisher.lease.size(), proposal.core_mhz, interval).0
-    }
+/// A stage's name without what it holds.
+fn stage_name(lease: &Lease) -> String {
+    format!("{:?}", lease.stage).split(' ').next().unwrap_or_default().to_owned()
 }
 
 /// A transaction that funds several channels; the second is the one asked for.
