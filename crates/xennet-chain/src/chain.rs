@@ -8,6 +8,7 @@ use bitcoin::{BlockHash, Network, ScriptBuf, Transaction, Txid};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::bitcoind::{Bitcoind, BitcoindAuth};
 use crate::embedded::Embedded;
 use crate::source::Scan;
 use crate::{ChainError, Refusal};
@@ -26,6 +27,15 @@ pub enum ChainConfig {
         /// How often a block is mined while transactions wait. Zero: only by [`Chain::generate`]. It is the host's
         /// figure that counts.
         block_interval: Duration,
+    },
+    /// A Bitcoin full node, by its RPC.
+    Bitcoind {
+        /// `http://HOST:PORT`.
+        url: String,
+        /// How it knows that we may ask.
+        auth: BitcoindAuth,
+        /// The network that it must be on.
+        network: Network,
     },
 }
 
@@ -95,6 +105,7 @@ pub struct Chain {
 /// What can give us a chain. Each variant's type has the same methods, and says in its own documentation how it answers.
 enum Source {
     Embedded(Embedded),
+    Bitcoind(Bitcoind),
 }
 
 /// Calls a method of whatever the source is.
@@ -102,6 +113,7 @@ macro_rules! of_source {
     ($chain:expr, $source:ident => $call:expr) => {
         match &*$chain.source {
             Source::Embedded($source) => $call,
+            Source::Bitcoind($source) => $call,
         }
     };
 }
@@ -113,6 +125,7 @@ impl Chain {
     pub async fn open(config: ChainConfig, events: mpsc::Sender<ChainEvent>) -> Result<Chain, ChainError> {
         let source = match config {
             ChainConfig::Embedded { dir, block_interval } => Source::Embedded(Embedded::open(&dir, block_interval, events).await?),
+            ChainConfig::Bitcoind { url, auth, network } => Source::Bitcoind(Bitcoind::open(&url, auth, network, events).await?),
         };
         Ok(Chain { source: Arc::new(source) })
     }
@@ -123,10 +136,11 @@ impl Chain {
         of_source!(self, source => source.close().await);
     }
 
-    /// What the chain comes from: `embedded`.
+    /// What the chain comes from: `embedded` or `bitcoind`.
     pub fn source_name(&self) -> &'static str {
         match &*self.source {
             Source::Embedded(_) => "embedded",
+            Source::Bitcoind(_) => "bitcoind",
         }
     }
 
@@ -139,6 +153,7 @@ impl Chain {
     pub async fn is_host(&self) -> bool {
         match &*self.source {
             Source::Embedded(embedded) => embedded.is_host().await,
+            Source::Bitcoind(_) => false,
         }
     }
 
@@ -210,24 +225,26 @@ impl Chain {
     }
 
     /// Whatever is unconfirmed and touches one of the scripts, parents first. May hold others as well.
-    pub(crate) async fn unconfirmed(&self, _scripts: &[ScriptBuf]) -> Result<Vec<Transaction>, ChainError> {
+    pub(crate) async fn unconfirmed(&self, scripts: &[ScriptBuf]) -> Result<Vec<Transaction>, ChainError> {
         match &*self.source {
             Source::Embedded(embedded) => embedded.mempool().await,
+            Source::Bitcoind(bitcoind) => bitcoind.unconfirmed(scripts).await,
         }
     }
 
     /// What follows the newest block of the locator that is in the best chain, as far as it touches the scripts.
-    pub(crate) async fn scan(&self, locator: Vec<BlockHash>, _scripts: &[ScriptBuf]) -> Result<Scan, ChainError> {
+    pub(crate) async fn scan(&self, locator: Vec<BlockHash>, scripts: &[ScriptBuf]) -> Result<Scan, ChainError> {
         match &*self.source {
             Source::Embedded(embedded) => embedded.scan(locator).await,
+            Source::Bitcoind(bitcoind) => bitcoind.scan(locator, scripts).await,
         }
     }
 
     /// The embedded chain, which alone has `what`.
-    #[allow(clippy::unnecessary_wraps, reason = "an error as soon as there is another source")]
-    fn embedded(&self, _what: &'static str) -> Result<&Embedded, ChainError> {
+    fn embedded(&self, what: &'static str) -> Result<&Embedded, ChainError> {
         match &*self.source {
             Source::Embedded(embedded) => Ok(embedded),
+            Source::Bitcoind(_) => Err(ChainError::OnlyEmbedded { what, source_name: self.source_name() }),
         }
     }
 }

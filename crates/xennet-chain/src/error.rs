@@ -93,6 +93,73 @@ pub enum ChainError {
         /// What is allowed.
         allowed: String,
     },
+    /// Only the embedded chain can do it.
+    #[error("only the embedded chain has {what}, and this chain comes from {source_name}: choose the source `embedded` for that")]
+    OnlyEmbedded {
+        /// What was asked for.
+        what: &'static str,
+        /// The source in use.
+        source_name: &'static str,
+    },
+    /// The address of a source that cannot be read.
+    #[error("the address {url} cannot be used: {why}; write it as http://127.0.0.1:8332")]
+    Address {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// bitcoind's cookie does not open it.
+    #[error(
+        "the cookie {path} does not open bitcoind at {url}: {why}; name the .cookie in the data directory of that bitcoind, or use \
+         a user and password of its rpcauth",
+        path = path.display()
+    )]
+    Cookie {
+        /// Where bitcoind is.
+        url: String,
+        /// The cookie's file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// bitcoind does not accept the password.
+    #[error("bitcoind at {url} does not accept the password of user {user}: compare it with rpcauth in its bitcoin.conf")]
+    Password {
+        /// Where bitcoind is.
+        url: String,
+        /// The user.
+        user: String,
+    },
+    /// A source does not answer.
+    #[error("{url} does not answer ({why}): see that it runs; it will be tried again")]
+    Away {
+        /// Where the source is.
+        url: String,
+        /// The last trouble.
+        why: String,
+    },
+    /// A pruned node no longer has a block.
+    #[error(
+        "block {height} is needed, and bitcoind at {url} has pruned all below {prune_height}: raise its prune= and reindex, \
+         or choose another source for this once"
+    )]
+    Pruned {
+        /// Where bitcoind is.
+        url: String,
+        /// The block.
+        height: u32,
+        /// The lowest block that it still has.
+        prune_height: u32,
+    },
+    /// A source answered what cannot be.
+    #[error("{url} answered what cannot be used: {why}")]
+    Answer {
+        /// Where the source is.
+        url: String,
+        /// What is wrong.
+        why: String,
+    },
     /// Bitcoin Core's code reported an error.
     #[error("Bitcoin's validation code: {0}")]
     Kernel(String),
@@ -122,7 +189,7 @@ impl ChainError {
     pub fn may_pass_later(&self) -> bool {
         match self {
             ChainError::Refused { why, .. } => why.may_pass_later(),
-            ChainError::Unreachable { .. } | ChainError::DiskFull { .. } | ChainError::FaucetEmpty { .. } => true,
+            ChainError::Unreachable { .. } | ChainError::Away { .. } | ChainError::DiskFull { .. } | ChainError::FaucetEmpty { .. } => true,
             _ => false,
         }
     }

@@ -1,13 +1,13 @@
 //! The chain as Xennet uses it: a source of blocks, a wallet, and transactions that carry announcements.
 //!
-//! [`Chain`] is one handle over whatever the chain comes from. Today that is the embedded regtest chain, whose blocks
-//! and scripts are checked by Bitcoin Core's own code in process; the sources are an `enum` inside, so that bitcoind
-//! and a light client are further variants. [`Wallet`] follows a chain and builds transactions. [`payload_of`],
+//! [`Chain`] is one handle over whatever the chain comes from. That is the embedded regtest chain, whose blocks and
+//! scripts are checked by Bitcoin Core's own code in process, or a bitcoind; the sources are an `enum` inside. [`Wallet`] follows a chain and builds transactions. [`payload_of`],
 //! [`relay_bytes`] and [`from_relay_bytes`] are for announcements, also those that never saw a chain.
 //!
 //! This crate decides nothing: what is worth announcing, watching or paying is the business of its callers.
 
 mod announcement;
+mod bitcoind;
 mod chain;
 mod embedded;
 mod error;
@@ -20,6 +20,7 @@ mod watch;
 pub use announcement::{
     MAX_PAYLOAD, MAX_RELAY, RelayError, from_relay_bytes, marker_script, marker_witness_script, markers_around, payload_of, relay_bytes,
 };
+pub use bitcoind::BitcoindAuth;
 pub use chain::{Chain, ChainConfig, ChainEvent, Status};
 pub use error::ChainError;
 pub use refusal::Refusal;

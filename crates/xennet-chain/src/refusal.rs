@@ -51,6 +51,9 @@ pub enum Refusal {
     /// An input that neither the chain nor the mempool knows.
     #[error("it spends {outpoint}, which is unknown: broadcast the transaction that makes it first")]
     UnknownInput { outpoint: OutPoint },
+    /// An input that the source does not have: it does not say why.
+    #[error("it spends {outpoint}, which is unknown or spent: broadcast the transaction that makes it first, or look who spent it")]
+    MissingOrSpent { outpoint: OutPoint },
     /// An input that the chain has already seen spent.
     #[error("it spends {outpoint}, which the confirmed transaction {by} has already spent")]
     SpentInput { outpoint: OutPoint, by: Txid },
@@ -96,6 +99,9 @@ pub enum Refusal {
     /// Bitcoin Core's interpreter says no.
     #[error("input {index} does not satisfy the script of {outpoint}, which it spends")]
     Script { index: usize, outpoint: OutPoint },
+    /// A rule of the source that has no name here.
+    #[error("the source refuses it with the words `{reason}`")]
+    Other { reason: String },
 }
 
 impl Refusal {
@@ -108,6 +114,7 @@ impl Refusal {
                 | Refusal::SequenceHeight { .. }
                 | Refusal::SequenceTime { .. }
                 | Refusal::UnknownInput { .. }
+                | Refusal::MissingOrSpent { .. }
                 | Refusal::Immature { .. }
                 | Refusal::FamilyTooLarge { .. }
                 | Refusal::VersionsMixed { .. }

@@ -39,7 +39,6 @@ pub(crate) struct Step {
 
 /// What is known of a block.
 #[derive(Debug, Clone)]
-#[cfg_attr(not(test), allow(dead_code, reason = "which one is made depends on the source"))]
 pub(crate) enum Found {
     /// All of it, whatever was asked for.
     Block(Box<Block>),
@@ -48,7 +47,6 @@ pub(crate) enum Found {
 }
 
 /// Whether the transaction pays to one of the scripts, or spends from one in a way that shows it.
-#[cfg_attr(not(test), allow(dead_code, reason = "for sources that know no whole blocks or no index"))]
 pub(crate) fn touches(tx: &Transaction, scripts: &HashSet<ScriptBuf>) -> bool {
     tx.output.iter().any(|output| scripts.contains(&output.script_pubkey))
         || tx.input.iter().filter_map(spent_script).any(|script| scripts.contains(&script))
@@ -57,7 +55,6 @@ pub(crate) fn touches(tx: &Transaction, scripts: &HashSet<ScriptBuf>) -> bool {
 /// The script that an input spends from, as far as its witness or signature script shows it: P2WPKH, P2WSH, P2PKH. All
 /// scripts of Xennet are of these forms. What a stranger claims here is checked by nobody: it can point to a script that
 /// the input does not spend from, never hide one that it does.
-#[cfg_attr(not(test), allow(dead_code, reason = "for sources that know no whole blocks or no index"))]
 pub(crate) fn spent_script(input: &TxIn) -> Option<ScriptBuf> {
     if let Some(last) = input.witness.last() {
         let key = input.witness.len() == 2 && last.len() == 33 && matches!(last.first(), Some(2 | 3));

@@ -128,6 +128,13 @@ impl Watcher {
         }
     }
 
+    /// Nothing else is in the mempool.
+    pub(crate) fn only_waiting(&mut self, present: &HashSet<Txid>) -> Vec<ChainEvent> {
+        let absent = self.told.iter().filter(|(txid, status)| **status == Status::Mempool && !present.contains(*txid));
+        let absent: Vec<Txid> = absent.map(|(txid, _)| *txid).collect();
+        absent.into_iter().flat_map(|txid| self.left(txid)).collect()
+    }
+
     /// This, and only this, is in the mempool.
     pub(crate) fn mempool_is<'a>(&mut self, txs: impl IntoIterator<Item = &'a Transaction>) -> Vec<ChainEvent> {
         let mut events = Vec::new();
@@ -136,13 +143,7 @@ impl Watcher {
             present.insert(tx.compute_txid());
             events.extend(self.entered(tx));
         }
-        let absent: Vec<Txid> = self
-            .told
-            .iter()
-            .filter(|(txid, status)| **status == Status::Mempool && !present.contains(*txid))
-            .map(|(txid, _)| *txid)
-            .collect();
-        events.extend(absent.into_iter().flat_map(|txid| self.left(txid)));
+        events.extend(self.only_waiting(&present));
         events
     }
 

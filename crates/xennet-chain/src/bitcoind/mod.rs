@@ -1,0 +1,116 @@
+//! bitcoind as the source: the user's own full node, by JSON-RPC.
+//!
+//! Nothing is asked of it but RPC: no ZMQ, no wallet, no index. With `blockfilterindex=1` the past of scripts is found as far
+//! back as its blocks go, without it in the last [`WINDOW_BLOCKS`] blocks. What it answers is checked against what was asked:
+//! a block's hash and Merkle root, a transaction's id.
+
+mod follow;
+mod look;
+mod pool;
+mod refuse;
+mod rpc;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bitcoin::{Network, ScriptBuf};
+use tokio::sync::{Notify, mpsc};
+
+use self::pool::Pool;
+use self::rpc::Rpc;
+use crate::{ChainError, ChainEvent};
+
+/// How far back scripts are looked for without an index of block filters: a week. A channel's refund unlocks a day after its
+/// lease ends, so that this covers leases of some days with a daemon that was down for some days.
+const WINDOW_BLOCKS: u32 = 1_008;
+
+/// How bitcoind knows that we may ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BitcoindAuth {
+    /// The file that it writes at each start, `.cookie` in its data directory.
+    CookieFile(PathBuf),
+    /// What `rpcauth` in its configuration says.
+    UserPassword {
+        /// The name.
+        user: String,
+        /// The password.
+        password: String,
+    },
+}
+
+/// Scripts to be watched or not to be watched any more.
+#[derive(Debug)]
+enum Wish {
+    Watch(ScriptBuf),
+    Unwatch(ScriptBuf),
+}
+
+/// What the follower and those who ask share.
+struct Shared {
+    rpc: Rpc,
+    network: Network,
+    pool: Mutex<Pool>,
+    wishes: Mutex<Vec<Wish>>,
+    /// Something to do before the next tick.
+    stir: Notify,
+}
+
+/// A client of bitcoind.
+pub(crate) struct Bitcoind {
+    shared: Arc<Shared>,
+    follower: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+impl Bitcoind {
+    pub(crate) async fn open(
+        url: &str,
+        auth: BitcoindAuth,
+        network: Network,
+        events: mpsc::Sender<ChainEvent>,
+    ) -> Result<Bitcoind, ChainError> {
+        let rpc = Rpc::new(url, auth)?;
+        let info = rpc.ask("getblockchaininfo", serde_json::json!([])).await?;
+        let chain: String = rpc.field(&info, "chain")?;
+        let expected = network.to_core_arg();
+        if chain != expected {
+            let what = format!("bitcoind at {url}");
+            return Err(ChainError::WrongNetwork { what, expected: expected.to_owned(), found: chain });
+        }
+        let shared = Arc::new(Shared { rpc, network, pool: Mutex::default(), wishes: Mutex::default(), stir: Notify::new() });
+        let follower = tokio::spawn(follow::follow(shared.clone(), events));
+        Ok(Bitcoind { shared, follower: Mutex::new(Some(follower)) })
+    }
+
+    pub(crate) async fn close(&self) {
+        self.end();
+    }
+
+    pub(crate) fn network(&self) -> Network {
+        self.shared.network
+    }
+
+    pub(crate) fn watch(&self, script: ScriptBuf) {
+        self.wish(Wish::Watch(script));
+    }
+
+    pub(crate) fn unwatch(&self, script: ScriptBuf) {
+        self.wish(Wish::Unwatch(script));
+    }
+
+    fn wish(&self, wish: Wish) {
+        self.shared.wishes.lock().unwrap_or_else(PoisonError::into_inner).push(wish);
+        self.shared.stir.notify_one();
+    }
+
+    fn end(&self) {
+        if let Some(follower) = self.follower.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            follower.abort();
+        }
+    }
+}
+
+impl Drop for Bitcoind {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

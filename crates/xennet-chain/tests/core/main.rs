@@ -1,0 +1,8 @@
+//! The source `bitcoind` against a real Bitcoin Core on regtest.
+//!
+//! The program is named by `XENNET_BITCOIND`, with `bitcoin-cli` beside it. Without that each test says that it did not run.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bitcoind;
+mod rig;
