@@ -6,6 +6,7 @@
 //!
 //! This crate decides nothing: what is worth announcing, watching or paying is the business of its callers.
 
+mod address;
 mod announcement;
 mod bitcoind;
 mod chain;
@@ -17,6 +18,7 @@ mod source;
 mod wallet;
 mod watch;
 
+pub use address::{AddressError, parse_address};
 pub use announcement::{
     MAX_PAYLOAD, MAX_RELAY, RelayError, from_relay_bytes, marker_script, marker_witness_script, markers_around, payload_of, relay_bytes,
 };

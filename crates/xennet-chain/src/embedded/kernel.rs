@@ -167,6 +167,7 @@ impl Kernel {
 }
 
 /// A transaction does not satisfy a script, or breaks a rule that needs no chain.
+#[derive(Debug)]
 pub(super) enum Broken {
     Shape(String),
     Script(usize),
@@ -175,6 +176,11 @@ pub(super) enum Broken {
 /// Runs Bitcoin Core's context-free checks, then its interpreter on every input. `spent` are the outputs that the
 /// inputs spend, in their order.
 pub(super) fn check_transaction(tx: &Transaction, spent: &[TxOut]) -> Result<(), Broken> {
+    check_under(core::VERIFY_ALL, tx, spent)
+}
+
+/// The same under some of the rules only: the published vectors say for which of them they hold.
+pub(super) fn check_under(rules: core::ScriptVerificationFlags, tx: &Transaction, spent: &[TxOut]) -> Result<(), Broken> {
     let shape = |why: core::KernelError| Broken::Shape(why.to_string());
     let raw = core::Transaction::new(&serialize(tx)).map_err(shape)?;
     if let core::TxCheckResult::Invalid(why) = raw.check() {
@@ -188,7 +194,7 @@ pub(super) fn check_transaction(tx: &Transaction, spent: &[TxOut]) -> Result<(),
     }
     let hashes = core::PrecomputedTransactionData::new(&raw, &outputs).map_err(shape)?;
     for (index, output) in outputs.iter().enumerate() {
-        core::verify(&output.script_pubkey(), Some(output.value()), &raw, index, Some(core::VERIFY_ALL), &hashes)
+        core::verify(&output.script_pubkey(), Some(output.value()), &raw, index, Some(rules), &hashes)
             .map_err(|_| Broken::Script(index))?;
     }
     Ok(())

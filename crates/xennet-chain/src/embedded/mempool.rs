@@ -12,6 +12,8 @@ use crate::Refusal;
 
 /// Most signature operation cost of one transaction, a fifth of a block's.
 const MAX_SIGOPS: usize = 16_000;
+/// Weight that each unit of signature operation cost counts as at least (Bitcoin Core's `-bytespersigop`).
+const WEIGHT_PER_SIGOP: u64 = 20;
 
 /// One transaction of the mempool.
 #[derive(Debug, Clone)]
@@ -177,15 +179,17 @@ impl Mempool {
         let in_sat: u64 = spent.iter().map(|output| output.value.to_sat()).fold(0, u64::saturating_add);
         let out_sat: u64 = tx.output.iter().map(|output| output.value.to_sat()).fold(0, u64::saturating_add);
         let fee_sat = in_sat.checked_sub(out_sat).ok_or(Refusal::Overspent { in_sat, out_sat })?;
-        let vbytes = u64::try_from(tx.vsize()).unwrap_or(u64::MAX);
-        let at_least_sat = fee_at(MIN_RELAY_SAT_PER_KVB, vbytes);
-        if fee_sat < at_least_sat {
-            return Err(Refusal::FeeTooLow { fee_sat, vbytes, at_least_sat });
-        }
         let by_outpoint: HashMap<OutPoint, &TxOut> = tx.input.iter().map(|input| input.previous_output).zip(spent).collect();
         let sigops = tx.total_sigop_cost(|outpoint| by_outpoint.get(outpoint).map(|output| (*output).clone()));
         if sigops > MAX_SIGOPS {
             return Err(Refusal::Sigops { cost: sigops, at_most: MAX_SIGOPS });
+        }
+        // Where signatures to check are many for its size, they are what it is measured by.
+        let by_sigops = u64::try_from(sigops).unwrap_or(u64::MAX).saturating_mul(WEIGHT_PER_SIGOP);
+        let vbytes = tx.weight().to_wu().max(by_sigops).div_ceil(4);
+        let at_least_sat = fee_at(MIN_RELAY_SAT_PER_KVB, vbytes);
+        if fee_sat < at_least_sat {
+            return Err(Refusal::FeeTooLow { fee_sat, vbytes, at_least_sat });
         }
         let parents = tx.input.iter().map(|input| input.previous_output.txid);
         Ok(Entry {

@@ -25,6 +25,8 @@ mod place;
 mod policy;
 mod records;
 mod template;
+#[cfg(test)]
+mod vectors;
 mod wire;
 
 use std::path::Path;

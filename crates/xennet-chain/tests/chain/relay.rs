@@ -242,3 +242,27 @@ async fn the_faucet_gives_what_it_has_and_says_what_that_is() {
     assert!(matches!(rig.chain.generate(0).await, Err(ChainError::OutOfRange { .. })));
     assert!(matches!(rig.chain.reorganise(1_000, &[]).await, Err(ChainError::OutOfRange { .. })));
 }
+
+/// Bitcoin Core's test of BIP431 has a child that is small in bytes and large in signatures to check; this is one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signatures_to_check_count_as_size() {
+    use bitcoin::opcodes::all::{OP_CHECKMULTISIG, OP_ENDIF, OP_IF};
+    let rig = rig().await;
+    let to = Lock::new().script();
+    let mut script = bitcoin::script::Builder::new().push_int(0).push_opcode(OP_IF);
+    for _ in 0..15 {
+        script = script.push_opcode(OP_CHECKMULTISIG);
+    }
+    let script = script.push_opcode(OP_ENDIF).push_int(1).into_script();
+    let coin = bitcoin::OutPoint::new(rig.chain.faucet(script.to_p2wsh(), 100_000).await.unwrap(), 0);
+    let spend = |fee: u64| {
+        let lock = Lock::new();
+        let mut tx = lock.spend(coin, 100_000, to.clone(), fee).sign();
+        tx.input[0].witness = bitcoin::Witness::from_slice(&[script.as_bytes()]);
+        tx
+    };
+    // 15 times 20 keys, each of which counts as 5 vB.
+    assert!(spend(149).vsize() < 120);
+    assert_eq!(rig.refusal(&spend(149)).await, Refusal::FeeTooLow { fee_sat: 149, vbytes: 1_500, at_least_sat: 150 });
+    rig.chain.broadcast(&spend(150)).await.unwrap();
+}
