@@ -26,4 +26,7 @@ pub use bitcoind::BitcoindAuth;
 pub use chain::{Chain, ChainConfig, ChainEvent, Status};
 pub use error::ChainError;
 pub use refusal::Refusal;
-pub use wallet::{Balance, HistoryEntry, PreparedAnnouncement, Wallet, WalletError};
+pub use wallet::{
+    Balance, Birthday, HistoryEntry, Kept, Kind, Passphrase, PassphraseError, PreparedAnnouncement, Protection, Seed, Wallet, WalletError,
+    Words, WordsError,
+};

@@ -42,7 +42,7 @@ impl Faucet {
                 .ok_or_else(|| ChainError::Kernel(format!("{} holds no key: remove it to start afresh", path.display())))?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let secret = SecretKey::new(&mut OsRng);
-                write_secret(path, &hex::encode(secret.secret_bytes())).map_err(ChainError::io("cannot write", path))?;
+                write_secret(path, hex::encode(secret.secret_bytes()).as_bytes()).map_err(ChainError::io("cannot write", path))?;
                 secret
             }
             Err(e) => return Err(ChainError::io("cannot read", path)(e)),

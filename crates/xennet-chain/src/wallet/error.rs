@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bdk_wallet::rusqlite;
 
+use super::{PassphraseError, WordsError};
 use crate::ChainError;
 
 /// Why a wallet could not be opened, synchronised or spent from.
@@ -27,7 +28,7 @@ pub enum WalletError {
         unconfirmed_sat: u64,
     },
     /// An output not worth the fee of spending it.
-    #[error("an output of {sat} sat is dust: its script needs at least {at_least_sat} sat")]
+    #[error("{sat} sat are dust: at least {at_least_sat} sat must go to {kind}", kind = dust_kind(*at_least_sat))]
     Dust {
         /// What was asked.
         sat: u64,
@@ -69,6 +70,50 @@ pub enum WalletError {
         /// The seed's file.
         path: PathBuf,
         /// What is wrong, and what to do.
+        why: String,
+    },
+    /// The words are no seed.
+    #[error(transparent)]
+    Words(#[from] WordsError),
+    /// The passphrase cannot be had or used.
+    #[error(transparent)]
+    Passphrase(#[from] PassphraseError),
+    /// Not the passphrase the file was encrypted with.
+    #[error("the passphrase is not the one that {path} was encrypted with: try again, nothing was changed", path = path.display())]
+    WrongPassphrase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The wallet is encrypted, and nobody gave its passphrase.
+    #[error("the wallet in {dir} is encrypted: it opens with its passphrase only", dir = dir.display())]
+    NeedsPassphrase {
+        /// The wallet's directory.
+        dir: PathBuf,
+    },
+    /// Somebody gave a passphrase for a wallet that has none.
+    #[error("the wallet in {dir} is not encrypted: leave the passphrase out, or encrypt it first", dir = dir.display())]
+    NotEncrypted {
+        /// The wallet's directory.
+        dir: PathBuf,
+    },
+    /// There is no wallet.
+    #[error("there is no wallet in {dir}: choose the directory that has it, or make one", dir = dir.display())]
+    NoWallet {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// There is a wallet already, and none is ever overwritten.
+    #[error("there is a wallet in {dir} already, and it stays: choose another directory", dir = dir.display())]
+    Exists {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A file that is not what it was when it was written.
+    #[error("{path} is damaged: {why}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
         why: String,
     },
     /// The wallet was made for another network.
@@ -144,7 +189,18 @@ impl WalletError {
     pub(super) fn database(dir: &Path, source: rusqlite::Error) -> WalletError {
         match source.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => WalletError::DiskFull { dir: dir.to_owned() },
-            _ => WalletError::Database { path: dir.join(super::seed::DATABASE), source },
+            _ => WalletError::Database { path: dir.join(super::open::DATABASE), source },
         }
+    }
+}
+
+/// What kind of script has this dust limit, in the words of BIP141.
+fn dust_kind(at_least_sat: u64) -> &'static str {
+    match at_least_sat {
+        294 => "an address of type P2WPKH",
+        330 => "an address of type P2WSH or P2TR",
+        546 => "an address of type P2PKH",
+        540 => "an address of type P2SH",
+        _ => "this script",
     }
 }

@@ -1,23 +1,29 @@
-//! A wallet of P2WPKH coins on `bdk_wallet`: one seed of 12 words, its state in SQLite, its view of the chain pulled
-//! from a [`Chain`](crate::Chain).
+//! A wallet of P2WPKH coins on `bdk_wallet`: one seed of words, encrypted or not, its state in SQLite, its view of the
+//! chain pulled from a [`Chain`](crate::Chain).
 //!
 //! A transaction that was built is not yet on the chain. Until it is told of ([`Wallet::sent`]), or seen by
 //! [`Wallet::sync`], or given up ([`Wallet::release`]), the coins it spends are reserved, so that another one built
 //! meanwhile takes others. Reservations live as long as the process: a daemon that has kept an unsent transaction calls
 //! [`Wallet::reserve`] for it after a restart.
 
+mod birthday;
 mod error;
+mod history;
+mod notes;
+mod open;
+mod passphrase;
 mod prepare;
 mod seed;
 mod spend;
 mod sync;
+mod vault;
+mod words;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bdk_wallet::chain::ChainPosition;
 use bdk_wallet::rusqlite::Connection;
 use bdk_wallet::{KeychainKind, PersistedWallet};
 use bitcoin::bip32::Xpriv;
@@ -26,8 +32,12 @@ use bitcoin::{Address, Network, OutPoint, Transaction, Txid};
 use serde::Serialize;
 
 pub use self::error::WalletError;
+pub use self::history::{HistoryEntry, Kind};
+use self::open::Access;
+pub use self::passphrase::{Passphrase, PassphraseError};
 pub use self::prepare::PreparedAnnouncement;
-use crate::Status;
+pub use self::seed::{Birthday, Kept, Protection, Seed};
+pub use self::words::{Words, WordsError};
 
 /// What a wallet has.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -38,21 +48,6 @@ pub struct Balance {
     pub pending_sat: u64,
     /// The part of both that transactions spend which are built and not yet sent.
     pub reserved_sat: u64,
-}
-
-/// A transaction that moved the wallet's money.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HistoryEntry {
-    /// The transaction.
-    pub txid: Txid,
-    /// How far it has come.
-    pub status: Status,
-    /// Came in, satoshi; change included.
-    pub received_sat: u64,
-    /// Went out, satoshi; change included.
-    pub sent_sat: u64,
-    /// The fee, satoshi, if the wallet knows all that the transaction spends.
-    pub fee_sat: Option<u64>,
 }
 
 /// A wallet. Cheap to clone; all clones are one wallet.
@@ -68,6 +63,7 @@ struct Inner {
     bdk: PersistedWallet<Connection>,
     database: Connection,
     master: Xpriv,
+    seed: Seed,
     dir: PathBuf,
     /// Coins spent by what is built and not yet sent.
     reservations: HashMap<Ticket, Vec<OutPoint>>,
@@ -86,11 +82,55 @@ enum Ticket {
 }
 
 impl Wallet {
-    /// Opens the wallet in `dir`, or makes one: `seed.txt` with 12 words, readable by its owner only, and
+    /// How the wallet in `dir` keeps its seed.
+    pub fn kept(dir: &Path) -> Kept {
+        seed::kept(dir)
+    }
+
+    /// Opens the wallet in `dir`, or makes one, without a passphrase: `seed.txt` with 12 words, readable by its owner only, and
     /// `wallet.sqlite`. The words are all that is needed to get the money back.
     pub fn open(dir: &Path, network: Network) -> Result<Wallet, WalletError> {
-        let opened = seed::open(dir, network)?;
-        Ok(Wallet { inner: Arc::new(Mutex::new(opened)), syncing: Arc::new(tokio::sync::Mutex::new(())), network })
+        Wallet::of(open::open(dir, network, Access::Plain)?, network)
+    }
+
+    /// Opens the encrypted wallet in `dir`.
+    pub fn unlock(dir: &Path, network: Network, passphrase: &Passphrase) -> Result<Wallet, WalletError> {
+        Wallet::of(open::open(dir, network, Access::With(passphrase))?, network)
+    }
+
+    /// Makes a wallet of this seed in `dir`, where none may be.
+    pub fn create(dir: &Path, network: Network, seed: &Seed, protection: Protection<'_>) -> Result<Wallet, WalletError> {
+        Wallet::of(open::open(dir, network, Access::New(seed, protection))?, network)
+    }
+
+    fn of(inner: Inner, network: Network) -> Result<Wallet, WalletError> {
+        Ok(Wallet { inner: Arc::new(Mutex::new(inner)), syncing: Arc::new(tokio::sync::Mutex::new(())), network })
+    }
+
+    /// Encrypts the seed with `new`, or with another passphrase than so far: then `current` is that one. The bare words are
+    /// removed when the encrypted file is on the disk and was read back.
+    pub fn encrypt(&self, current: Option<&Passphrase>, new: &Passphrase) -> Result<(), WalletError> {
+        new.check_new()?;
+        let inner = self.lock();
+        if seed::kept(&inner.dir) == Kept::Encrypted {
+            let current = current.ok_or_else(|| WalletError::NeedsPassphrase { dir: inner.dir.clone() })?;
+            seed::read_sealed(&inner.dir, self.network, current)?;
+        }
+        let birthday_height = inner.number(notes::BIRTHDAY)?;
+        let seed = Seed { words: inner.seed.words.clone(), birthday: Birthday::Height(birthday_height) };
+        seed::write_sealed(&inner.dir, self.network, &seed, new, vault::Cost::USUAL)?;
+        seed::remove_plain(&inner.dir)
+    }
+
+    /// The words that are the wallet.
+    pub fn words(&self) -> Words {
+        self.lock().seed.words.clone()
+    }
+
+    /// The public descriptors (BIP84) of received money and of change, with their checksums, for watching with other programs.
+    pub fn descriptors(&self) -> [String; 2] {
+        let inner = self.lock();
+        [KeychainKind::External, KeychainKind::Internal].map(|keychain| inner.bdk.public_descriptor(keychain).to_string())
     }
 
     /// The network the wallet is for.
@@ -115,6 +155,7 @@ impl Wallet {
     /// An address that has not been paid yet.
     pub fn address(&self) -> Result<Address, WalletError> {
         let mut inner = self.lock();
+        inner.set_number(notes::FRESH, 0)?;
         let address = inner.bdk.next_unused_address(KeychainKind::External).address;
         inner.persist()?;
         Ok(address)
@@ -124,37 +165,11 @@ impl Wallet {
     /// channel with such a key needs no transaction of its own, and the twelve words bring back all that such keys hold.
     pub fn fresh_key(&self) -> Result<SecretKey, WalletError> {
         let mut inner = self.lock();
+        inner.set_number(notes::FRESH, 0)?;
         let index = inner.bdk.reveal_next_address(KeychainKind::External).index;
-        let key = seed::key(&inner.master, self.network, index)?;
+        let key = open::key(&inner.master, self.network, index)?;
         inner.persist()?;
         Ok(key)
-    }
-
-    /// All transactions that moved the wallet's money, the oldest first, unconfirmed ones last.
-    pub fn history(&self) -> Vec<HistoryEntry> {
-        let inner = self.lock();
-        let mut entries: Vec<HistoryEntry> = inner
-            .bdk
-            .transactions()
-            .map(|tx| {
-                let (sent, received) = inner.bdk.sent_and_received(&tx.tx_node.tx);
-                HistoryEntry {
-                    txid: tx.tx_node.txid,
-                    status: match tx.chain_position {
-                        ChainPosition::Confirmed { anchor, .. } => Status::Confirmed { height: anchor.block_id.height },
-                        ChainPosition::Unconfirmed { .. } => Status::Mempool,
-                    },
-                    received_sat: received.to_sat(),
-                    sent_sat: sent.to_sat(),
-                    fee_sat: inner.bdk.calculate_fee(&tx.tx_node.tx).ok().map(|fee| fee.to_sat()),
-                }
-            })
-            .collect();
-        entries.sort_by_key(|entry| match entry.status {
-            Status::Confirmed { height } => (height, entry.txid),
-            Status::Mempool => (u32::MAX, entry.txid),
-        });
-        entries
     }
 
     /// The transaction was accepted by the chain: its change can be spent from now on.
@@ -189,6 +204,14 @@ impl Inner {
 
     fn persist(&mut self) -> Result<(), WalletError> {
         self.bdk.persist(&mut self.database).map(|_| ()).map_err(|why| WalletError::database(&self.dir, why))
+    }
+
+    fn number(&self, name: &str) -> Result<u32, WalletError> {
+        notes::number(&self.database, name).map_err(|why| WalletError::database(&self.dir, why))
+    }
+
+    fn set_number(&self, name: &str, value: u32) -> Result<(), WalletError> {
+        notes::set_number(&self.database, name, value).map_err(|why| WalletError::database(&self.dir, why))
     }
 
     /// A time stamp later than all before.

@@ -1,100 +1,184 @@
-//! Where the wallet's keys come from, and how its files are opened.
+//! The files that hold the seed: `seed.sealed`, encrypted with a passphrase, or `seed.txt`, the bare words.
+//!
+//! Where both are, the sealed one counts: an encryption was cut short after the sealed file was there for good and before the words
+//! were removed. Opening it with the passphrase ends that work.
 
-use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
-use bdk_wallet::bip39::Mnemonic;
-use bdk_wallet::rusqlite::Connection;
-use bdk_wallet::{KeychainKind, LoadError, LoadMismatch, LoadWithPersistError};
-use bitcoin::bip32::{ChildNumber, DerivationPath, Xpriv, Xpub};
-use bitcoin::key::rand::{RngCore as _, rngs::OsRng};
-use bitcoin::secp256k1::{SECP256K1, SecretKey};
-use bitcoin::{Network, NetworkKind};
+use bitcoin::Network;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{Inner, WalletError};
-use crate::secret::write_secret;
+use super::vault::{self, Content, Cost};
+use super::{Passphrase, WalletError, Words};
+use crate::secret::{remove_secret, write_secret};
 
-/// The words.
-const SEED: &str = "seed.txt";
-/// The state.
-pub(super) const DATABASE: &str = "wallet.sqlite";
-/// Longest file that is read for 12 words.
+/// The bare words.
+pub(super) const PLAIN: &str = "seed.txt";
+/// The encrypted seed.
+pub(super) const SEALED: &str = "seed.sealed";
+/// Longest file that is read for a seed.
 const MAX_SEED: u64 = 4_096;
 
-/// Opens or makes all files of a wallet.
-pub(super) fn open(dir: &Path, network: Network) -> Result<Inner, WalletError> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(WalletError::io("cannot create", dir))?;
-    let lock = lock(dir)?;
-    let database_path = dir.join(DATABASE);
-    let seed_path = dir.join(SEED);
-    let existed = database_path.exists();
-    let words = match read_words(&seed_path)? {
-        Some(words) => words,
-        None if existed => {
-            return Err(WalletError::Seed {
-                path: seed_path,
-                why: format!("it is missing, and {DATABASE} is there: put the 12 words back, without them nothing can be spent"),
-            });
+/// How a directory keeps its seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// There is none.
+    Nothing,
+    /// Readable by whoever can read the directory.
+    Plain,
+    /// Encrypted with a passphrase.
+    Encrypted,
+}
+
+/// What a wallet is made of.
+#[derive(Debug, Clone)]
+pub struct Seed {
+    /// The words.
+    pub words: Words,
+    /// From where on the chain is to be searched for its coins.
+    pub birthday: Birthday,
+}
+
+/// Before which block no coin of a wallet can be, so that it need not look there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Birthday {
+    /// This block; 0 if nobody knows.
+    Height(u32),
+    /// The words were made just now: no coin is older than the first look at the chain, unless an address was shown before.
+    Now,
+}
+
+impl Birthday {
+    /// As a height.
+    pub(super) fn height(self) -> u32 {
+        match self {
+            Birthday::Height(height) => height,
+            Birthday::Now => 0,
         }
-        None => make_words(&seed_path)?,
+    }
+}
+
+/// How a new wallet keeps its seed.
+#[derive(Debug, Clone, Copy)]
+pub enum Protection<'a> {
+    /// Encrypted.
+    Passphrase(&'a Passphrase),
+    /// As bare words: for play money, or because somebody insists.
+    None,
+}
+
+/// What is in the sealed file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SeedContent {
+    pub(super) network: Network,
+    pub(super) words: String,
+    pub(super) birthday_height: u32,
+}
+
+impl SeedContent {
+    pub(super) fn of(seed: &Seed, network: Network) -> SeedContent {
+        SeedContent { network, words: seed.words.text().to_string(), birthday_height: seed.birthday.height() }
+    }
+
+    /// The seed, if it is for this network.
+    pub(super) fn seed(&self, network: Network, path: &Path) -> Result<Seed, WalletError> {
+        if self.network != network {
+            let dir = path.parent().unwrap_or(path).to_owned();
+            return Err(WalletError::WrongNetwork { dir, expected: network.to_string(), found: self.network.to_string() });
+        }
+        let words = Words::parse(&self.words).map_err(|why| WalletError::Damaged { path: path.to_owned(), why: why.to_string() })?;
+        Ok(Seed { words, birthday: Birthday::Height(self.birthday_height) })
+    }
+}
+
+impl Drop for SeedContent {
+    fn drop(&mut self) {
+        self.words.zeroize();
+    }
+}
+
+pub(super) fn kept(dir: &Path) -> Kept {
+    if dir.join(SEALED).exists() {
+        Kept::Encrypted
+    } else if dir.join(PLAIN).exists() {
+        Kept::Plain
+    } else {
+        Kept::Nothing
+    }
+}
+
+/// Writes the seed of a new wallet.
+pub(super) fn write(dir: &Path, network: Network, seed: &Seed, protection: Protection<'_>) -> Result<(), WalletError> {
+    match protection {
+        Protection::Passphrase(passphrase) => write_sealed(dir, network, seed, passphrase, Cost::USUAL),
+        Protection::None => {
+            let path = dir.join(PLAIN);
+            let text = Zeroizing::new(format!("{}\n", seed.words.text().as_str()));
+            write_secret(&path, text.as_bytes()).map_err(WalletError::io("cannot write", path))
+        }
+    }
+}
+
+/// Writes the sealed file and reads it back: what cannot be opened again must not take the place of what can.
+pub(super) fn write_sealed(dir: &Path, network: Network, seed: &Seed, passphrase: &Passphrase, cost: Cost) -> Result<(), WalletError> {
+    let path = dir.join(SEALED);
+    let content = Zeroizing::new(serde_json::to_vec(&SeedContent::of(seed, network)).map_err(|why| WalletError::Build(why.to_string()))?);
+    let sealed = vault::seal(Content::Seed, &content, passphrase, cost)?;
+    let opened = vault::open(Content::Seed, &sealed, passphrase, &path)?;
+    if *opened != *content {
+        return Err(WalletError::Build("what was encrypted does not come back".to_owned()));
+    }
+    write_secret(&path, &sealed).map_err(WalletError::io("cannot write", &path))?;
+    let on_disk = read_file(&path)?.unwrap_or_default();
+    if *on_disk != sealed {
+        return Err(WalletError::Damaged { path, why: "the disk gives back something else than was written".to_owned() });
+    }
+    Ok(())
+}
+
+/// Opens the sealed file, and ends an encryption that was cut short.
+pub(super) fn read_sealed(dir: &Path, network: Network, passphrase: &Passphrase) -> Result<Seed, WalletError> {
+    let path = dir.join(SEALED);
+    let file = read_file(&path)?.ok_or_else(|| WalletError::NoWallet { dir: dir.to_owned() })?;
+    let opened = vault::open(Content::Seed, &file, passphrase, &path)?;
+    let content: SeedContent =
+        serde_json::from_slice(&opened).map_err(|why| WalletError::Damaged { path: path.clone(), why: why.to_string() })?;
+    let seed = content.seed(network, &path)?;
+    if let Some(plain) = read_plain(dir)? {
+        let left = dir.join(PLAIN);
+        if plain != seed.words {
+            let why = format!("it holds other words than {SEALED}: move the one that is not this wallet's to another place");
+            return Err(WalletError::Seed { path: left, why });
+        }
+        remove_plain(dir)?;
+    }
+    Ok(seed)
+}
+
+/// The bare words, if there are any.
+pub(super) fn read_plain(dir: &Path) -> Result<Option<Words>, WalletError> {
+    let path = dir.join(PLAIN);
+    let Some(bytes) = read_file(&path)? else { return Ok(None) };
+    let wrong = |why: String| WalletError::Seed {
+        path: path.clone(),
+        why: format!("it holds no BIP39 seed in English ({why}): put the 12 words into it"),
     };
-    let master = Xpriv::new_master(network, &words.to_seed("")).map_err(build)?;
-    let external = descriptor(&master, network, 0)?;
-    let internal = descriptor(&master, network, 1)?;
-
-    let database_error = |why| WalletError::database(dir, why);
-    let mut database = Connection::open(&database_path).map_err(database_error)?;
-    database.pragma_update(None, "journal_mode", "WAL").map_err(database_error)?;
-    database.pragma_update(None, "synchronous", "FULL").map_err(database_error)?;
-    let loaded = bdk_wallet::Wallet::load()
-        .descriptor(KeychainKind::External, Some(external.clone()))
-        .descriptor(KeychainKind::Internal, Some(internal.clone()))
-        .check_network(network)
-        .load_wallet(&mut database);
-    let bdk = match loaded {
-        Ok(Some(wallet)) => wallet,
-        Ok(None) => bdk_wallet::Wallet::create(external, internal)
-            .network(network)
-            .create_wallet(&mut database)
-            .map_err(|why| WalletError::Mismatch { path: database_path, why: why.to_string() })?,
-        Err(LoadWithPersistError::Persist(why)) => return Err(database_error(why)),
-        Err(LoadWithPersistError::InvalidChangeSet(why)) => return Err(misfit(dir, why)),
-    };
-    let clock = bdk.tx_graph().full_txs().filter_map(|tx| tx.last_seen).max().unwrap_or(0);
-    Ok(Inner { bdk, database, master, dir: dir.to_owned(), reservations: HashMap::new(), tickets: 0, clock, _lock: lock })
+    let text = std::str::from_utf8(&bytes).map_err(|why| wrong(why.to_string()))?;
+    Words::parse(text).map(Some).map_err(|why| wrong(why.to_string()))
 }
 
-/// A public descriptor for BIP84's account 0: what is stored and watched needs no secret.
-fn descriptor(master: &Xpriv, network: Network, keychain: u8) -> Result<String, WalletError> {
-    let path = account_path(network)?;
-    let account = master.derive_priv(SECP256K1, &path).map_err(build)?;
-    let public = Xpub::from_priv(SECP256K1, &account);
-    Ok(format!("wpkh([{}/{path}]{public}/{keychain}/*)", master.fingerprint(SECP256K1)))
+pub(super) fn remove_plain(dir: &Path) -> Result<(), WalletError> {
+    let path: PathBuf = dir.join(PLAIN);
+    remove_secret(&path).map_err(WalletError::io("cannot remove", &path))
 }
 
-/// The secret of an external address.
-pub(super) fn key(master: &Xpriv, network: Network, index: u32) -> Result<SecretKey, WalletError> {
-    let address = [0, index].map(|number| ChildNumber::Normal { index: number });
-    let path = account_path(network)?.extend(address);
-    Ok(master.derive_priv(SECP256K1, &path).map_err(build)?.private_key)
-}
-
-fn account_path(network: Network) -> Result<DerivationPath, WalletError> {
-    let coin = match NetworkKind::from(network) {
-        NetworkKind::Main => 0,
-        NetworkKind::Test => 1,
-    };
-    format!("84h/{coin}h/0h").parse().map_err(build)
-}
-
-fn build(why: bitcoin::bip32::Error) -> WalletError {
-    WalletError::Build(why.to_string())
-}
-
-fn read_words(path: &Path) -> Result<Option<Mnemonic>, WalletError> {
+/// A file that only its owner may read; `None` if it is not there.
+fn read_file(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, WalletError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -104,59 +188,10 @@ fn read_words(path: &Path) -> Result<Option<Mnemonic>, WalletError> {
     if mode & 0o077 != 0 {
         return Err(WalletError::Seed {
             path: path.to_owned(),
-            why: format!("its mode is {:03o}, so that others can read the words: chmod 600 {}", mode & 0o777, path.display()),
+            why: format!("its mode is {:03o}, so that others can read it: chmod 600 {}", mode & 0o777, path.display()),
         });
     }
-    let mut text = String::new();
-    file.take(MAX_SEED).read_to_string(&mut text).map_err(WalletError::io("cannot read", path))?;
-    let words: Vec<&str> = text.split_whitespace().collect();
-    Mnemonic::parse_normalized(&words.join(" ")).map(Some).map_err(|why| WalletError::Seed {
-        path: path.to_owned(),
-        why: format!("it holds no BIP39 seed in English ({why}): put the 12 words into it"),
-    })
-}
-
-fn make_words(path: &Path) -> Result<Mnemonic, WalletError> {
-    let mut entropy = [0; 16];
-    OsRng.fill_bytes(&mut entropy);
-    let words = Mnemonic::from_entropy(&entropy).map_err(|why| WalletError::Seed { path: path.to_owned(), why: why.to_string() })?;
-    write_secret(path, &format!("{words}\n")).map_err(WalletError::io("cannot write", path))?;
-    Ok(words)
-}
-
-fn lock(dir: &Path) -> Result<File, WalletError> {
-    let path = dir.join("wallet.lock");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(WalletError::io("cannot open", &path))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut text = String::new();
-            let pid = file.take(20).read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok()).unwrap_or(0);
-            return Err(WalletError::Locked { dir: dir.to_owned(), pid });
-        }
-        Err(e) => return Err(WalletError::io("cannot lock", &path)(e.into())),
-    }
-    let note = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-    note.map_err(WalletError::io("cannot write", &path))?;
-    Ok(file)
-}
-
-fn misfit(dir: &Path, why: LoadError) -> WalletError {
-    match why {
-        LoadError::Mismatch(LoadMismatch::Network { loaded, expected }) => {
-            WalletError::WrongNetwork { dir: dir.to_owned(), expected: expected.to_string(), found: loaded.to_string() }
-        }
-        LoadError::Mismatch(LoadMismatch::Descriptor { .. }) => WalletError::Seed {
-            path: dir.join(SEED),
-            why: format!("it is not the seed that {DATABASE} was made with: put the right one back, or remove {DATABASE}"),
-        },
-        other => WalletError::Mismatch { path: dir.join(DATABASE), why: other.to_string() },
-    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(MAX_SEED).read_to_end(&mut bytes).map_err(WalletError::io("cannot read", path))?;
+    Ok(Some(bytes))
 }

@@ -46,6 +46,7 @@ impl Wallet {
             return Err(WalletError::WrongNetwork { dir, expected, found });
         }
         let _one_at_a_time = self.syncing.lock().await;
+        self.begin(chain).await?;
         let mut tries = 0;
         loop {
             let (locator, mut scripts) = {

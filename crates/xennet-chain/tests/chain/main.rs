@@ -8,4 +8,5 @@ mod hosting;
 mod relay;
 mod reorganising;
 mod rig;
+mod sealed;
 mod spending;
