@@ -1,7 +1,8 @@
-//! Checks of the repository itself: `cargo xtask check`.
+//! Checks of the repository itself: `cargo xtask check`; tests against a real Bitcoin Core: `cargo xtask core-tests`.
 //!
 //! What the compiler cannot know: which crate may depend on which, what a pure crate must not touch, which words mean that something was
 //! left unfinished. Each check is a function from the [`tree::Tree`] of files to a list of findings, so each has tests that make it fail.
+mod core_tests;
 mod dependencies;
 mod layers;
 mod links;
@@ -32,7 +33,9 @@ fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["check"] => check(),
-        _ => bail!("usage: cargo xtask check"),
+        ["core-tests"] => core_tests::run(core_tests::Missing::Build).map(|()| ExitCode::SUCCESS),
+        ["core-tests", "--if-cached"] => core_tests::run(core_tests::Missing::Leave).map(|()| ExitCode::SUCCESS),
+        _ => bail!("usage: cargo xtask check | core-tests [--if-cached]"),
     }
 }
 
