@@ -167,6 +167,19 @@ impl Chain {
         of_source!(self, source => source.block_hash(height).await)
     }
 
+    /// Hashes of blocks of the best chain, this one and at most `count - 1` after it, as far as the source has them.
+    pub async fn block_hashes(&self, from: u32, count: u32) -> Result<Vec<BlockHash>, ChainError> {
+        if let Source::Bitcoind(bitcoind) = &*self.source {
+            return bitcoind.block_hashes(from, count).await;
+        }
+        let mut hashes = Vec::new();
+        for height in from..from.saturating_add(count) {
+            let Some(hash) = self.block_hash(height).await? else { break };
+            hashes.push(hash);
+        }
+        Ok(hashes)
+    }
+
     /// Sends a transaction. One that is already known is no error, so that it can be sent again after a crash.
     pub async fn broadcast(&self, tx: &Transaction) -> Result<Txid, ChainError> {
         // No source takes it, so it need not travel.

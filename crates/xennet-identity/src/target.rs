@@ -197,6 +197,10 @@ impl TargetSchedule {
     pub const REGTEST: TargetSchedule =
         TargetSchedule { base: Target::from_leading_zero_bits(18), base_height: 0, min_anchor_age: 6, max_anchor_age: 26_280 };
 
+    /// For Bitcoin's public test networks: about 2^24 hashes, seconds of one core.
+    pub const TEST_NETWORKS: TargetSchedule =
+        TargetSchedule { base: Target::from_leading_zero_bits(24), base_height: 330_000, min_anchor_age: 6, max_anchor_age: 26_280 };
+
     /// For Bitcoin's main chain: about 2^32 hashes, some minutes of one core.
     pub const MAINNET: TargetSchedule =
         TargetSchedule { base: Target::from_leading_zero_bits(32), base_height: 930_000, min_anchor_age: 6, max_anchor_age: 26_280 };

@@ -4,9 +4,11 @@
 use std::fs;
 use std::time::Duration;
 
+use bitcoin::Network;
 use clap::Parser;
+use xennet_chain::BitcoindAuth;
 use xennet_identity::Role;
-use xennetd::config::{ChainSettings, Config, ConfigArgs, ConfigError, noted_role};
+use xennetd::config::{ChainSettings, Config, ConfigArgs, ConfigError, network_name, noted_role};
 
 #[derive(Parser)]
 struct Program {
@@ -96,7 +98,7 @@ fn flags_win_over_the_file() {
     let flags = ["--log", "debug", "--block-interval", "9", "--overlay-listen", "none", "--tunnel-listen", "127.0.0.1:0"];
     let config = load(text, &flags).unwrap();
     assert_eq!(config.log, "debug");
-    let ChainSettings::Embedded { block_interval, .. } = config.chain;
+    let ChainSettings::Embedded { block_interval, .. } = config.chain else { panic!("{:?}", config.chain) };
     assert_eq!(block_interval, Duration::from_secs(9));
     assert!(config.overlay.listen.is_empty());
     assert_eq!(config.tunnel.listen.port(), 0);
@@ -105,8 +107,8 @@ fn flags_win_over_the_file() {
 #[test]
 fn a_relative_chain_directory_is_meant_from_the_data_directory() {
     let config = load("[chain]\ndir = \"../chain\"\n", &[]).unwrap();
-    let ChainSettings::Embedded { dir, .. } = config.chain;
-    assert_eq!(dir, config.data_dir.join("../chain"));
+    let ChainSettings::Embedded { dir, .. } = &config.chain else { panic!("{:?}", config.chain) };
+    assert_eq!(*dir, config.data_dir.join("../chain"));
 }
 
 #[test]
@@ -214,6 +216,63 @@ fn the_chain_a_data_directory_is_on_is_remembered() {
     fs::write(dir.path().join("chain-dir"), "/shared/chain\n").unwrap();
     let words = ["program", "--datadir", dir.path().to_str().unwrap()];
     let config = Config::load(&Program::parse_from(words).args, Role::Publisher).unwrap();
-    let ChainSettings::Embedded { dir: chain, .. } = config.chain;
+    let ChainSettings::Embedded { dir: chain, .. } = config.chain else { panic!("{:?}", config.chain) };
     assert_eq!(chain.to_str(), Some("/shared/chain"));
+}
+
+#[test]
+fn one_line_chooses_a_full_node_and_the_rest_has_defaults() {
+    let config = load("[chain]\nsource = \"bitcoind\"\n", &[]).unwrap();
+    let ChainSettings::Bitcoind { network, url, auth: BitcoindAuth::CookieFile(cookie) } = config.chain else { panic!("a cookie") };
+    assert_eq!((network, url.as_str()), (Network::Bitcoin, "http://127.0.0.1:8332"));
+    assert!(cookie.ends_with(".bitcoin/.cookie"), "{}", cookie.display());
+    for (name, port, dir) in [("signet", 38332, "signet"), ("testnet4", 48332, "testnet4"), ("regtest", 18443, "regtest")] {
+        let config = load(&format!("[chain]\nsource = \"bitcoind\"\nnetwork = \"{name}\"\n"), &[]).unwrap();
+        let ChainSettings::Bitcoind { network, url, auth: BitcoindAuth::CookieFile(cookie) } = config.chain else { panic!("a cookie") };
+        assert_eq!((network_name(network), url), (name, format!("http://127.0.0.1:{port}")));
+        assert!(cookie.ends_with(format!(".bitcoin/{dir}/.cookie")), "{}", cookie.display());
+    }
+}
+
+#[test]
+fn a_full_node_elsewhere_has_a_user_and_a_file_with_the_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("password");
+    fs::write(&file, "s3cret\n").unwrap();
+    let place = "[chain]\nsource = \"bitcoind\"\nnetwork = \"signet\"\nurl = \"http://192.0.2.1:38332\"\nuser = \"xennet\"\n";
+    let config = load(&format!("{place}password_file = {:?}\n", file.display().to_string()), &[]).unwrap();
+    let auth = BitcoindAuth::UserPassword { user: "xennet".into(), password: "s3cret".into() };
+    assert_eq!(config.chain, ChainSettings::Bitcoind { network: Network::Signet, url: "http://192.0.2.1:38332".into(), auth });
+    assert_eq!(message(place), "line 1: chain.user: there is no password to it; write password_file = \"…\" as well");
+}
+
+#[test]
+fn what_does_not_go_with_the_source_is_refused() {
+    for (text, expected) in [
+        ("source = \"electrum2\"\n", "line 2: chain.source = \"electrum2\": there is no such source; write \"embedded\" or \"bitcoind\""),
+        (
+            "network = \"signet\"\n",
+            "line 2: chain.network = \"signet\": the embedded chain is a regtest of its own; leave it out, or choose another source",
+        ),
+        (
+            "source = \"bitcoind\"\nnetwork = \"testnet\"\n",
+            "line 3: chain.network = \"testnet\": there is no such network; \
+             write one of \"mainnet\", \"testnet4\", \"signet\", \"regtest\"",
+        ),
+        (
+            "source = \"bitcoind\"\nurl = \"127.0.0.1:8332\"\n",
+            "line 3: chain.url = \"127.0.0.1:8332\": it is not of the form http://HOST:PORT; write it as \"http://127.0.0.1:8332\"",
+        ),
+        (
+            "source = \"bitcoind\"\ndir = \"/chain\"\n",
+            "line 3: chain.dir: there is no such field; in [chain] there may be: source, network, url, cookie, user, password_file",
+        ),
+    ] {
+        assert_eq!(message(&format!("[chain]\n{text}")), expected);
+    }
+    let wrong = load("[chain]\nsource = \"bitcoind\"\n", &["--block-interval", "9"]).unwrap_err().to_string();
+    assert_eq!(
+        wrong,
+        "--block-interval: 9: it is for the embedded chain, and [chain] names another source; leave it out, or write source = \"embedded\""
+    );
 }

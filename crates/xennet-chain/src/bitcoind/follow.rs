@@ -25,10 +25,10 @@ const REREAD: Duration = Duration::from_secs(30);
 /// How far block times may be off from the clock here before that is said: what Bitcoin allows.
 const CLOCK_OFF: Duration = Duration::from_secs(7_200);
 
-/// Follows for ever.
+/// Follows until nobody listens any more.
 pub(super) async fn follow(shared: Arc<Shared>, events: mpsc::Sender<ChainEvent>) {
     let mut follower = Follower { shared, events, watcher: Watcher::default(), fresh: Vec::new(), pool: None, lost: false, begun: false };
-    loop {
+    while !follower.events.is_closed() {
         match follower.look().await {
             Ok(()) => {}
             Err(why) if follower.lost => tracing::debug!(%why, "bitcoind still does not answer"),
@@ -196,6 +196,7 @@ impl Follower {
 
     async fn tell(&mut self, events: Vec<ChainEvent>) {
         for event in events {
+            // Nobody listens any more: the loop ends by itself.
             let _ = self.events.send(event).await;
         }
     }

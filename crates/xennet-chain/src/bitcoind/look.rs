@@ -13,6 +13,8 @@ use crate::{ChainError, Status};
 
 /// Transactions fetched in one request: at most 80 MB if all were of the largest relayed size, 300 kB in practice.
 pub(super) const BATCH: usize = 100;
+/// Hashes of blocks asked for in one request.
+const HASHES: usize = 1_000;
 /// Bounds of one answer that is a part of a longer one.
 const PART_BLOCKS: u32 = 256;
 const PART_BYTES: usize = 8_000_000;
@@ -33,6 +35,22 @@ impl Bitcoind {
 
     pub(crate) async fn block_hash(&self, height: u32) -> Result<Option<BlockHash>, ChainError> {
         self.shared.hash_at(height).await
+    }
+
+    pub(crate) async fn block_hashes(&self, from: u32, count: u32) -> Result<Vec<BlockHash>, ChainError> {
+        let rpc = &self.shared.rpc;
+        let mut hashes = Vec::new();
+        let heights: Vec<u32> = (from..from.saturating_add(count)).collect();
+        for part in heights.chunks(HASHES) {
+            for answer in rpc.call_each("getblockhash", part.iter().map(|height| json!([height])).collect()).await? {
+                match answer {
+                    Ok(hash) => hashes.push(serde_json::from_value(hash).map_err(|why| rpc.strange(format!("getblockhash: {why}")))?),
+                    Err(Failed::Refused { code: NO_SUCH_HEIGHT, .. }) => return Ok(hashes),
+                    Err(why) => return Err(rpc.plain("getblockhash", why)),
+                }
+            }
+        }
+        Ok(hashes)
     }
 
     pub(crate) async fn broadcast(&self, tx: &Transaction) -> Result<Txid, ChainError> {

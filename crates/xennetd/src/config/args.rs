@@ -105,13 +105,7 @@ impl ConfigArgs {
     }
 
     pub(super) fn apply(&self, config: &mut Config) -> Result<(), ConfigError> {
-        let ChainSettings::Embedded { dir, block_interval } = &mut config.chain;
-        if let Some(chosen) = &self.chain_dir {
-            *dir = absolute(chosen);
-        }
-        if let Some(seconds) = self.block_interval {
-            *block_interval = Duration::from_secs(seconds);
-        }
+        self.apply_to_chain(&mut config.chain)?;
         if !self.overlay_listen.is_empty() {
             config.overlay.listen = self.listen_addresses()?;
         }
@@ -123,6 +117,29 @@ impl ConfigArgs {
         }
         if let Some(log) = &self.log {
             config.log = check_log(log).map_err(|problem| wrong_flag("--log", log, problem, LOG_HINT))?;
+        }
+        Ok(())
+    }
+
+    fn apply_to_chain(&self, chain: &mut ChainSettings) -> Result<(), ConfigError> {
+        let ChainSettings::Embedded { dir, block_interval } = chain else {
+            let given = [
+                ("--chain-dir", self.chain_dir.as_ref().map(|dir| dir.display().to_string())),
+                ("--block-interval", self.block_interval.map(|seconds| seconds.to_string())),
+            ];
+            return match given.into_iter().find_map(|(flag, value)| Some((flag, value?))) {
+                Some((flag, value)) => {
+                    let problem = "it is for the embedded chain, and [chain] names another source".to_owned();
+                    Err(wrong_flag(flag, &value, problem, "leave it out, or write source = \"embedded\""))
+                }
+                None => Ok(()),
+            };
+        };
+        if let Some(chosen) = &self.chain_dir {
+            *dir = absolute(chosen);
+        }
+        if let Some(seconds) = self.block_interval {
+            *block_interval = Duration::from_secs(seconds);
         }
         Ok(())
     }
@@ -153,6 +170,11 @@ fn wrong_flag(flag: &'static str, value: &str, problem: String, remedy: &str) ->
 /// Where a user's programs keep what they must not forget.
 pub(super) fn user_data_dir() -> Result<PathBuf, ConfigError> {
     data_home(std::env::var_os("XDG_DATA_HOME"), std::env::var_os("HOME"))
+}
+
+/// Where other programs of the user keep their files.
+pub(super) fn home() -> Result<PathBuf, ConfigError> {
+    std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from).ok_or(ConfigError::NoHome)
 }
 
 fn data_home(xdg: Option<OsString>, home: Option<OsString>) -> Result<PathBuf, ConfigError> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use xennet_identity::Role;
 
-use super::{ChainSettings, Config, ConfigError};
+use super::{ChainSettings, Config, ConfigError, network_name};
 
 /// The side noted in a data directory; `None` if no daemon ever ran on it.
 pub fn noted_role(data_dir: &Path) -> Result<Option<Role>, ConfigError> {
@@ -33,15 +33,28 @@ pub(crate) fn claim(config: &Config) -> Result<(), ConfigError> {
         Some(_) => {}
         None => write(&role_path(dir), &role.to_string())?,
     }
-    let ChainSettings::Embedded { dir: wanted, .. } = &config.chain;
-    match noted_chain_dir(dir)? {
-        Some(noted) if noted != *wanted => {
-            let note = chain_path(dir);
-            Err(ConfigError::OtherChain { dir: dir.clone(), noted, wanted: wanted.clone(), note })
+    let other = |noted: String, wanted: String, path: PathBuf| ConfigError::OtherChain { dir: dir.clone(), noted, wanted, note: path };
+    let embedded = |place: &Path| format!("the embedded chain in {}", place.display());
+    let (chain, network) = (noted_chain_dir(dir)?, read(&network_path(dir))?);
+    match (&config.chain, chain, network) {
+        (ChainSettings::Embedded { dir: wanted, .. }, Some(noted), _) if noted != *wanted => {
+            Err(other(embedded(&noted), embedded(wanted), chain_path(dir)))
         }
-        Some(_) => Ok(()),
-        None => write(&chain_path(dir), &wanted.display().to_string()),
+        (ChainSettings::Embedded { .. }, Some(_), _) => Ok(()),
+        (ChainSettings::Embedded { dir: wanted, .. }, None, Some(noted)) => Err(other(noted, embedded(wanted), network_path(dir))),
+        (ChainSettings::Embedded { dir: wanted, .. }, None, None) => write(&chain_path(dir), &wanted.display().to_string()),
+        (public, Some(noted), _) => Err(other(embedded(&noted), network_name(public.network()).to_owned(), chain_path(dir))),
+        (public, None, Some(noted)) if noted != network_name(public.network()) => {
+            Err(other(noted, network_name(public.network()).to_owned(), network_path(dir)))
+        }
+        (_, None, Some(_)) => Ok(()),
+        (public, None, None) => write(&network_path(dir), network_name(public.network())),
     }
+}
+
+/// Which network the money is on, whatever source it is followed through. Not for the embedded chain, of which there can be many.
+fn network_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("network")
 }
 
 fn role_path(data_dir: &Path) -> PathBuf {

@@ -25,17 +25,17 @@ pub enum ConfigError {
     },
     /// The data directory's money is on another chain.
     #[error(
-        "the wallet and the channels of {dir} are on the chain in {noted}, not on the one in {wanted}: leave that setting out, or use \
-         another --datadir. If the chain was moved, write its new place into {note}"
+        "the wallet and the channels of {dir} are on {noted}, not on {wanted}: set [chain] back, or use another --datadir. If the \
+         chain was moved, write its new place into {note}"
     )]
     OtherChain {
         /// The data directory.
         dir: PathBuf,
-        /// Where its chain is.
-        noted: PathBuf,
-        /// Where it was to look for it.
-        wanted: PathBuf,
-        /// What notes the place.
+        /// The chain it is bound to.
+        noted: String,
+        /// The chain it was to use.
+        wanted: String,
+        /// What notes it.
         note: PathBuf,
     },
     /// What notes the side is damaged.

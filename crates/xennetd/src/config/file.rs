@@ -9,7 +9,7 @@ use serde_json::Value;
 use xennet_market::NodePolicy;
 
 use super::section::{LOG_HINT, Section, Source, check_log};
-use super::{ChainSettings, Config, ConfigError};
+use super::{Config, ConfigError, chain};
 
 /// The file's text; `None` if it need not be there and is not.
 pub(super) fn read(path: &Path, must_exist: bool) -> Result<Option<String>, ConfigError> {
@@ -28,7 +28,7 @@ pub(super) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), 
         config.log = check_log(&filter).map_err(|problem| field.wrong(problem, LOG_HINT))?;
     }
     if let Some(section) = root.section("chain")? {
-        chain(config, section)?;
+        chain::apply(config, section)?;
     }
     if let Some(section) = root.section("overlay")? {
         overlay(config, section)?;
@@ -46,26 +46,6 @@ pub(super) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), 
         policy(config, section)?;
     }
     root.finish()
-}
-
-fn chain(config: &mut Config, mut section: Section<'_>) -> Result<(), ConfigError> {
-    if let Some(field) = section.field("source") {
-        let hint = "write \"embedded\", the one source there is";
-        let source: String = field.value(hint)?;
-        if source != "embedded" {
-            return Err(field.wrong("there is no such source", hint));
-        }
-    }
-    let ChainSettings::Embedded { dir, block_interval } = &mut config.chain;
-    if let Some(field) = section.field("dir") {
-        let given: PathBuf = field.value("write a directory in \"quotes\"")?;
-        // A relative directory is meant relative to the data directory, wherever the daemon is started.
-        *dir = config.data_dir.join(given);
-    }
-    if let Some(field) = section.field("block_interval_s") {
-        *block_interval = Duration::from_secs(field.number(1..=3600, "seconds between blocks")?);
-    }
-    section.finish()
 }
 
 fn overlay(config: &mut Config, mut section: Section<'_>) -> Result<(), ConfigError> {

@@ -3,12 +3,14 @@
 //! Every setting has a default that works on one machine with the embedded chain, so that no file is needed to begin.
 
 mod args;
+mod chain;
 mod claim;
 mod error;
 mod file;
 mod section;
 
 pub use args::{ConfigArgs, DATADIR_VARIABLE};
+pub use chain::{ChainSettings, network_name};
 pub(crate) use claim::claim;
 pub use claim::noted_role;
 pub use error::{ConfigError, FieldProblem, Origin};
@@ -50,18 +52,6 @@ pub struct Config {
     pub budget_sat: Option<u64>,
     /// What is logged, as a filter: `info`, `warn,xennetd=debug`.
     pub log: String,
-}
-
-/// Where the chain comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChainSettings {
-    /// A regtest chain inside the process, checked by Bitcoin Core's own consensus code. Daemons with the same `dir` share it.
-    Embedded {
-        /// Where it is kept.
-        dir: PathBuf,
-        /// Time between blocks while transactions wait.
-        block_interval: Duration,
-    },
 }
 
 /// How a daemon meets its peers.
@@ -126,8 +116,9 @@ impl Config {
         let data_dir = args.data_dir_of(role)?;
         let mut config = Config::new(role, data_dir);
         if let Some(noted) = claim::noted_chain_dir(&config.data_dir)? {
-            let ChainSettings::Embedded { dir, .. } = &mut config.chain;
-            *dir = noted;
+            if let ChainSettings::Embedded { dir, .. } = &mut config.chain {
+                *dir = noted;
+            }
         }
         let path = args.config_file(&config.data_dir);
         if let Some(text) = file::read(&path, args.names_its_file())? {

@@ -31,6 +31,8 @@ pub(super) struct Section<'a> {
     source: Source<'a>,
     name: String,
     table: DeTable<'a>,
+    /// Where in the text.
+    begins: usize,
     known: Vec<&'static str>,
 }
 
@@ -54,7 +56,7 @@ impl<'a> Section<'a> {
                 remedy: "write `name = value` under a [section]; text goes in \"quotes\"".into(),
             }
         })?;
-        Ok(Section { source, name: String::new(), table: table.into_inner(), known: Vec::new() })
+        Ok(Section { source, name: String::new(), table: table.into_inner(), begins: 0, known: Vec::new() })
     }
 
     /// Takes a field out; `None` if the file does not have it.
@@ -71,10 +73,11 @@ impl<'a> Section<'a> {
         if !field.value.get_ref().is_table() {
             return Err(field.wrong("it must be a section", &hint));
         }
+        let begins = field.value.span().start;
         let DeValue::Table(table) = field.value.into_inner() else {
             return Ok(None);
         };
-        Ok(Some(Section { source: self.source, name: field.name, table, known: Vec::new() }))
+        Ok(Some(Section { source: self.source, name: field.name, table, begins, known: Vec::new() }))
     }
 
     /// All that is left, for a section whose fields another crate defines.
@@ -99,6 +102,12 @@ impl<'a> Section<'a> {
             problem: "there is no such field".into(),
             remedy: format!("{place} there may be: {}", self.known.join(", ")),
         }))
+    }
+
+    /// An error about the section as a whole, where a field is missing beside `key`.
+    pub(super) fn wrong(&self, key: &str, problem: &str, remedy: &str) -> ConfigError {
+        let origin = self.source.origin(self.begins);
+        ConfigError::from(FieldProblem { origin, field: Some(self.path(key)), value: None, problem: problem.into(), remedy: remedy.into() })
     }
 
     fn path(&self, key: &str) -> String {

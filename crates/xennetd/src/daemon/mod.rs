@@ -297,12 +297,7 @@ impl Daemon {
                 self.shared.anchors.set_tip(height, hash.to_byte_array());
                 self.feed_all(|| Input::Tip(height));
                 self.tell(What::Tip { height });
-                let shared = Arc::clone(&self.shared);
-                tokio::spawn(async move {
-                    if let Err(error) = shared.wallet.sync(&shared.chain).await {
-                        tracing::warn!(%error, "the wallet is behind the chain");
-                    }
-                });
+                self.shared.new_tip.notify_one();
             }
             ChainEvent::Seen { tx, status } => {
                 let height = shared::height_of(status);

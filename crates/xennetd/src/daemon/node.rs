@@ -12,7 +12,6 @@ use xennet_vm::{Accelerator, Image};
 
 use super::happening::Happening;
 use super::inspect::TAG_BARE;
-use super::publisher::block_s;
 use super::{Daemon, announce, machine};
 use crate::clock;
 use crate::control::What;
@@ -199,7 +198,7 @@ impl Daemon {
             own_figures: Figures { cores: size.cores, memory_mib: size.memory_mib, disk_mib: size.disk_mib, ..seller.figures },
             close_feerate_sat_per_kvb: CLOSE_FEERATE_SAT_PER_KVB,
             patience_ms: u64::try_from(self.shared.config.patience.as_millis()).unwrap_or(u64::MAX),
-            block_s: block_s(&self.shared.config.chain),
+            block_s: self.shared.config.chain.block_s(),
             paused_since_ms: None,
             settling: None,
             settling_feerate_sat_per_kvb: 0,

@@ -16,7 +16,6 @@ use super::happening::{Answer, Happening};
 use super::inspect::Inspected;
 use super::{Daemon, announce, views};
 use crate::clock;
-use crate::config::ChainSettings;
 use crate::control::{Failure, FailureKind, Reply, TaskState, What};
 use crate::store::Table;
 
@@ -213,7 +212,7 @@ impl Daemon {
             channel_secret,
             budget_sat,
             lease_s: own.task.lease.max.as_secs(),
-            block_s: block_s(&shared.config.chain),
+            block_s: shared.config.chain.block_s(),
             announcement: None,
             paused: false,
             unacknowledged: false,
@@ -307,11 +306,4 @@ async fn make_task(shared: &Arc<super::Shared>, file: TaskFile, listens_at: std:
     };
     let announce::Ready { hash, message, transaction } = ready;
     Ok(OwnTask { task, hash, file, message, transaction, state: TaskState::Open })
-}
-
-/// How long a block takes, seconds.
-pub fn block_s(chain: &ChainSettings) -> u64 {
-    match chain {
-        ChainSettings::Embedded { block_interval, .. } => block_interval.as_secs().max(1),
-    }
 }

@@ -1,11 +1,12 @@
 //! What the loop and the work it starts both use.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use anyhow::Context;
+use bitcoin::Network;
 use bitcoin::hashes::Hash;
-use tokio::sync::{Mutex, broadcast, mpsc};
-use xennet_chain::{Chain, ChainConfig, Status, Wallet};
+use tokio::sync::{Mutex, Notify, broadcast, mpsc};
+use xennet_chain::{Chain, Status, Wallet};
 use xennet_identity::{Anchor, Identity, IdentityTemplate, Role, TargetSchedule};
 use xennet_overlay::{Overlay, OverlayConfig};
 
@@ -43,6 +44,8 @@ pub struct Shared {
     pub anchors: Arc<Anchors>,
     /// How much work identities need.
     pub schedule: TargetSchedule,
+    /// The chain has another tip, for those who do not belong to the loop.
+    pub(super) new_tip: Arc<Notify>,
     /// Ends searches when the daemon stops.
     pub stop_switch: StopSwitch,
     /// One search at a time has all cores.
@@ -60,12 +63,11 @@ impl Shared {
         let store = Store::open(&config.data_dir)?;
         let keys = Keys::open(&config.data_dir)?;
         let (chain_events, incoming) = mpsc::channel(1024);
-        let ChainSettings::Embedded { dir, block_interval } = config.chain.clone();
-        let chain = Chain::open(ChainConfig::Embedded { dir, block_interval }, chain_events).await?;
+        let chain = Chain::open(config.chain.source(), chain_events).await?;
         super::forward(incoming, happen.clone(), Happening::Chain);
         let wallet = Wallet::open(&config.data_dir, chain.network())?;
         wallet.sync(&chain).await.context("the wallet cannot read the chain")?;
-        let schedule = TargetSchedule::REGTEST;
+        let schedule = schedule_of(chain.network());
         let anchors = Arc::new(Anchors::default());
         load_anchors(&chain, &anchors).await?;
         let inspector = Inspector::new(Arc::clone(&anchors), schedule, LEAST_WORK_BITS);
@@ -92,13 +94,18 @@ impl Shared {
             inspector,
             anchors,
             schedule,
+            new_tip: Arc::default(),
             stop_switch: StopSwitch::new(),
             mining: Mutex::new(()),
             happen,
             events,
         };
-        shared.take_play_money().await?;
-        Ok(Arc::new(shared))
+        if matches!(shared.config.chain, ChainSettings::Embedded { .. }) {
+            shared.take_play_money().await?;
+        }
+        let shared = Arc::new(shared);
+        tokio::spawn(follow_tips(Arc::downgrade(&shared), Arc::clone(&shared.new_tip)));
+        Ok(shared)
     }
 
     /// On the embedded chain a new wallet gets coins that are worth nothing, so that everything can be tried.
@@ -163,13 +170,51 @@ impl Shared {
     }
 }
 
+/// How much work identities need on a network.
+fn schedule_of(network: Network) -> TargetSchedule {
+    match network {
+        Network::Bitcoin => TargetSchedule::MAINNET,
+        Network::Regtest => TargetSchedule::REGTEST,
+        _ => TargetSchedule::TEST_NETWORKS,
+    }
+}
+
+/// After each tip, or several that came at once: blocks that identities may be anchored to, then the wallet.
+async fn follow_tips(shared: Weak<Shared>, new_tip: Arc<Notify>) {
+    loop {
+        new_tip.notified().await;
+        let Some(shared) = shared.upgrade() else { return };
+        if let Err(error) = complete_anchors(&shared.chain, &shared.anchors).await {
+            tracing::warn!(%error, "some blocks are not known that identities may be anchored to");
+        }
+        if let Err(error) = shared.wallet.sync(&shared.chain).await {
+            tracing::warn!(%error, "the wallet is behind the chain");
+        }
+    }
+}
+
 async fn load_anchors(chain: &Chain, anchors: &Anchors) -> anyhow::Result<()> {
     let (tip, hash) = chain.tip().await?;
     anchors.set_tip(tip, hash.to_byte_array());
     let kept = u32::try_from(Anchors::KEPT).unwrap_or(u32::MAX);
-    for height in tip.saturating_sub(kept)..tip {
-        let hash = chain.block_hash(height).await?.with_context(|| format!("the chain has no block {height}"))?;
+    let first = tip.saturating_sub(kept);
+    for (height, hash) in (first..tip).zip(chain.block_hashes(first, tip - first).await?) {
         anchors.set(height, hash.to_byte_array());
+    }
+    Ok(())
+}
+
+/// A tip can be several blocks after the one before, and on another branch.
+async fn complete_anchors(chain: &Chain, anchors: &Anchors) -> anyhow::Result<()> {
+    let tip = anchors.tip();
+    let lowest = tip.saturating_sub(u32::try_from(Anchors::KEPT).unwrap_or(u32::MAX));
+    for height in (lowest..tip).rev() {
+        let Some(hash) = chain.block_hash(height).await? else { break };
+        let hash = hash.to_byte_array();
+        if anchors.get(height) == Some(hash) {
+            break;
+        }
+        anchors.set(height, hash);
     }
     Ok(())
 }

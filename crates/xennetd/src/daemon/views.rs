@@ -146,7 +146,7 @@ impl Daemon {
             role: config.role,
             started_at: self.started_at,
             identity: self.identity_view(config.role),
-            chain_source: "embedded".to_owned(),
+            chain_source: self.shared.chain.source_name().to_owned(),
             network: self.shared.chain.network().to_string(),
             tip_height,
             tip_hash: hex::encode(tip_hash),

@@ -24,13 +24,17 @@ pub struct Daemon {
 
 impl Daemon {
     /// A daemon that is not started yet, with a data directory of its own under `root`.
-    pub fn new(root: &Path, role: &str, chain_dir: &Path, args: &[String]) -> Daemon {
+    pub fn new(root: &Path, role: &str, flags: &[String]) -> Daemon {
         let dir = root.join(role);
         fs::create_dir_all(&dir).unwrap();
-        let (data, chain) = (dir.display().to_string(), chain_dir.display().to_string());
-        let own = ["--role", role, "--block-interval", "1", "--datadir", &data, "--chain-dir", &chain];
-        let all = own.map(str::to_owned).into_iter().chain(args.iter().cloned()).collect();
-        Daemon { client: Client::new(&dir), log: root.join(format!("{role}.log")), dir, args: all, child: None }
+        let own = ["--role", role, "--datadir", &dir.display().to_string()].map(str::to_owned);
+        let args = own.into_iter().chain(flags.iter().cloned()).collect();
+        Daemon { client: Client::new(&dir), log: root.join(format!("{role}.log")), dir, args, child: None }
+    }
+
+    /// Writes its `xennet.toml`.
+    pub fn configure(&self, text: &str) {
+        fs::write(self.dir.join("xennet.toml"), text).unwrap();
     }
 
     /// What would start it, e.g. to see it fail.

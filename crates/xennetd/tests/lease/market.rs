@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -32,32 +32,57 @@ pub struct Market {
     pub node: Daemon,
     /// The way from the node to the publisher's SSH server.
     pub wire: Wire,
-    chain_dir: PathBuf,
+    place: Place,
     // Last, so that everything above is gone when these go.
     _dir: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
 
+/// The chain that both daemons are on.
+pub struct Place {
+    /// How a third party opens it.
+    pub config: ChainConfig,
+    /// `[chain]` of the daemons' configuration.
+    pub settings: String,
+    /// The daemons' flags.
+    pub flags: Vec<String>,
+}
+
+impl Place {
+    /// An embedded chain in this directory, with a block each second while transactions wait.
+    pub fn embedded(dir: PathBuf) -> Place {
+        let flags = vec!["--block-interval".to_owned(), "1".to_owned(), "--chain-dir".to_owned(), dir.display().to_string()];
+        Place { config: ChainConfig::Embedded { dir, block_interval: Duration::from_secs(1) }, settings: String::new(), flags }
+    }
+}
+
 impl Market {
-    /// Starts both daemons and waits until the node sells.
+    /// Starts both daemons on an embedded chain of their own and waits until the node sells.
     pub async fn open() -> Market {
+        Market::open_on(|dir| Place::embedded(dir.join("chain"))).await
+    }
+
+    /// Starts both daemons and waits until the node sells. The chain may use the directory that they are in.
+    pub async fn open_on(place: impl FnOnce(&Path) -> Place) -> Market {
         let turn = TURN.lock().await;
         let dir = tempfile::tempdir().unwrap();
-        let chain_dir = dir.path().join("chain");
+        let place = place(dir.path());
         let (overlay, tunnel) = (format!("/ip4/127.0.0.1/tcp/{}", free_port()), SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
         let wire = Wire::to(tunnel).await;
-        let args =
-            |pairs: &[(&str, String)]| pairs.iter().flat_map(|(flag, value)| [(*flag).to_owned(), value.clone()]).collect::<Vec<_>>();
-        let listen = args(&[("--overlay-listen", overlay.clone()), ("--tunnel-listen", tunnel.to_string())]);
-        let mut publisher = Daemon::new(dir.path(), "publisher", &chain_dir, &listen);
-        std::fs::write(publisher.dir.join("xennet.toml"), format!("[publisher]\nannounce = \"{}\"\n", wire.address)).unwrap();
-        let mut node = Daemon::new(dir.path(), "node", &chain_dir, &args(&[("--bootstrap", overlay)]));
+        let flags = |pairs: &[(&str, &str)]| {
+            let own = pairs.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]);
+            own.chain(place.flags.iter().cloned()).collect::<Vec<_>>()
+        };
+        let listen = flags(&[("--overlay-listen", &overlay), ("--tunnel-listen", &tunnel.to_string())]);
+        let mut publisher = Daemon::new(dir.path(), "publisher", &listen);
+        publisher.configure(&format!("{}[publisher]\nannounce = \"{}\"\n", place.settings, wire.address));
+        let mut node = Daemon::new(dir.path(), "node", &flags(&[("--bootstrap", &overlay)]));
         // Figures of an emulated guest vary with what else runs here; that they are compared is not what these tests are for.
-        let settings = format!("[node]\npatience_s = {PATIENCE_S}\n[policy]\nfigures_tolerance_percent = 95\nleast_of_offer_percent = 5\n");
-        std::fs::write(node.dir.join("xennet.toml"), settings).unwrap();
+        let policy = "[policy]\nfigures_tolerance_percent = 95\nleast_of_offer_percent = 5\n";
+        node.configure(&format!("{}[node]\npatience_s = {PATIENCE_S}\n{policy}", place.settings));
         publisher.start().await;
         node.start().await;
-        let mut market = Market { publisher, node, wire, chain_dir, _dir: dir, _turn: turn };
+        let mut market = Market { publisher, node, wire, place, _dir: dir, _turn: turn };
         market.node_sells().await;
         market
     }
@@ -77,8 +102,7 @@ impl Market {
     pub async fn chain(&self) -> Chain {
         let (events, mut incoming) = mpsc::channel(64);
         tokio::spawn(async move { while incoming.recv().await.is_some() {} });
-        let config = ChainConfig::Embedded { dir: self.chain_dir.clone(), block_interval: Duration::from_secs(1) };
-        Chain::open(config, events).await.unwrap()
+        Chain::open(self.place.config.clone(), events).await.unwrap()
     }
 
     pub async fn publish(&self, task_toml: String) -> AnnouncementHash {

@@ -11,13 +11,19 @@ use xennet_chain::{Chain, ChainConfig, Wallet};
 use xennetd::control::{Command, FailureKind, Reply};
 
 use crate::daemon::{Daemon, free_port};
-use crate::market::TaskToml;
+use crate::market::{Place, TaskToml};
 use crate::wait::wait_until;
 
 /// A publisher alone: no guest is needed to be refused.
 fn publisher(root: &Path) -> Daemon {
-    let args = ["--overlay-listen", "none", "--tunnel-listen", "127.0.0.1:0"].map(str::to_owned);
-    Daemon::new(root, "publisher", &root.join("chain"), &args)
+    listening(root, &["--overlay-listen", "none", "--tunnel-listen", "127.0.0.1:0"])
+}
+
+/// A publisher with these flags, on an embedded chain of its own.
+fn listening(root: &Path, flags: &[&str]) -> Daemon {
+    let mut all = Place::embedded(root.join("chain")).flags;
+    all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    Daemon::new(root, "publisher", &all)
 }
 
 async fn open_chain(root: &Path) -> Chain {
@@ -118,7 +124,7 @@ async fn a_second_daemon_on_a_data_directory_says_so_and_harms_nothing() {
 
     // The other side of the market may not use it either, not even when nobody does.
     daemon.stop().await;
-    let node = Daemon::new(dir.path(), "node", &dir.path().join("chain"), &[]);
+    let node = Daemon::new(dir.path(), "node", &Place::embedded(dir.path().join("chain")).flags);
     std::fs::write(node.dir.join("role"), "publisher\n").unwrap();
     let line = line_of_failure(&node);
     assert!(line.contains("belongs to a publisher"), "{line}");
@@ -137,7 +143,7 @@ async fn a_port_in_use_is_named_in_one_line() {
     .enumerate()
     {
         let root = dir.path().join(nth.to_string());
-        let daemon = Daemon::new(&root, "publisher", &root.join("chain"), &args.map(str::to_owned));
+        let daemon = listening(&root, args);
         let line = line_of_failure(&daemon);
         assert!(line.contains(&port), "{line}");
         assert!(line.contains("in use"), "{line}");
@@ -146,7 +152,7 @@ async fn a_port_in_use_is_named_in_one_line() {
     // Nothing was lost: with a free port it starts.
     let root = dir.path().join("0");
     let args = ["--overlay-listen", "none", "--tunnel-listen", &SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())).to_string()];
-    let mut daemon = Daemon::new(&root, "publisher", &root.join("chain"), &args.map(str::to_owned));
+    let mut daemon = listening(&root, &args);
     daemon.start().await;
     wait_until("its status", 10, async || daemon.status().await.tunnel_listen.is_some()).await;
 }
