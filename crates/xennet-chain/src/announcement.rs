@@ -17,8 +17,14 @@ const MAGIC: [u8; 2] = *b"XN";
 const MIN_PAYLOAD: usize = 13;
 /// Where the payload says what kind of announcement it is.
 const KIND_AT: usize = 3;
+/// Set in the kind of a short form.
+const SHORT: u8 = 0x80;
 /// The tag of a message that is a transaction.
 const TRANSACTION_TAG: u8 = 1;
+/// The tag of a message that is a transaction and what it holds the hash of.
+const PAIR_TAG: u8 = 2;
+/// Bytes that say how long the transaction of a pair is.
+const PAIR_LENGTH: usize = 2;
 
 /// Why bytes from a stranger are not a relayed announcement.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +36,7 @@ pub enum RelayError {
         length: usize,
     },
     /// It does not begin with the tag of a transaction.
-    #[error("the tag is not 1, that of a transaction")]
+    #[error("the tag is neither 1, that of a transaction, nor 2, that of a pair")]
     NotATransaction,
     /// The bytes are no transaction, or not only one.
     #[error("the bytes are not one transaction: {0}")]
@@ -57,9 +63,9 @@ pub fn payload_of(tx: &Transaction) -> Option<&[u8]> {
     ours.then_some(payload)
 }
 
-/// The kind of announcement, which is also the class of its marker.
+/// The kind of announcement, which is also the class of its marker. The short form of a kind has the same.
 pub(crate) fn kind_of(payload: &[u8]) -> Option<u8> {
-    payload.starts_with(&MAGIC).then(|| payload.get(KIND_AT).copied()).flatten()
+    payload.starts_with(&MAGIC).then(|| payload.get(KIND_AT).map(|kind| kind & !SHORT)).flatten()
 }
 
 /// The data output's script for a payload that is still without its nonce; the nonce is its last 8 bytes, zero.
@@ -102,13 +108,37 @@ pub fn relay_bytes(tx: &Transaction) -> Vec<u8> {
     bytes
 }
 
-/// Reads a stranger's message. What comes out is a transaction with an announcement in it; whether it is valid on any
-/// chain is not known.
-pub fn from_relay_bytes(message: &[u8]) -> Result<Transaction, RelayError> {
+/// The message in which the short form travels: tag 2, the length of the transaction without its witness in two bytes,
+/// little-endian, that transaction, then the announcement it holds the hash of, without nonce. `None` if that is too long.
+pub fn pair_bytes(tx: &Transaction, unworked: &[u8]) -> Option<Vec<u8>> {
+    let carrier = without_witness(tx);
+    let mut bytes = vec![PAIR_TAG];
+    bytes.extend_from_slice(&u16::try_from(carrier.len()).ok()?.to_le_bytes());
+    bytes.extend_from_slice(&carrier);
+    bytes.extend_from_slice(unworked);
+    (bytes.len() <= MAX_RELAY).then_some(bytes)
+}
+
+/// What is hashed for the work of a relayed message, the transaction without its witness, and what follows it: nothing, or
+/// the announcement of a pair. `None` if the message has neither tag. Nothing of either is read.
+pub fn carried(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    match message.split_first()? {
+        (&TRANSACTION_TAG, carrier) => Some((carrier, &[])),
+        (&PAIR_TAG, rest) => {
+            let (length, rest) = rest.split_first_chunk::<PAIR_LENGTH>()?;
+            rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))
+        }
+        _ => None,
+    }
+}
+
+/// Reads a stranger's message. What comes out is a transaction with an announcement or a short form in it, and what follows
+/// it in a pair; whether it is valid on any chain is not known.
+pub fn from_relay_bytes(message: &[u8]) -> Result<(Transaction, &[u8]), RelayError> {
     if message.len() > MAX_RELAY {
         return Err(RelayError::TooLong { length: message.len() });
     }
-    let Some((&TRANSACTION_TAG, bytes)) = message.split_first() else { return Err(RelayError::NotATransaction) };
+    let (bytes, unworked) = carried(message).ok_or(RelayError::NotATransaction)?;
     let tx: Transaction = deserialize(bytes).map_err(|why| RelayError::Malformed(why.to_string()))?;
     if tx.input.iter().any(|input| !input.witness.is_empty()) {
         return Err(RelayError::Witness);
@@ -120,7 +150,7 @@ pub fn from_relay_bytes(message: &[u8]) -> Result<Transaction, RelayError> {
     if payload_of(&tx).is_none() {
         return Err(RelayError::NoPayload);
     }
-    Ok(tx)
+    Ok((tx, unworked))
 }
 
 /// The serialization that the txid is the hash of.
@@ -197,9 +227,27 @@ mod tests {
         let message = relay_bytes(&tx);
         assert_eq!(message[0], 1);
         assert_eq!(sha256d::Hash::hash(&message[1..]), tx.compute_txid().to_raw_hash());
-        let back = from_relay_bytes(&message).unwrap();
-        assert_eq!(back.compute_txid(), tx.compute_txid());
+        let (back, after) = from_relay_bytes(&message).unwrap();
+        assert_eq!((back.compute_txid(), after), (tx.compute_txid(), &[][..]));
         assert_eq!(payload_of(&back), payload_of(&tx));
+    }
+
+    #[test]
+    fn a_pair_has_the_transaction_and_what_it_names() {
+        let mut short = payload(41);
+        short[KIND_AT] |= SHORT;
+        assert_eq!(kind_of(&short), Some(2));
+        let tx = announcement(&short);
+        let message = pair_bytes(&tx, b"the announcement").unwrap();
+        let (carrier, after) = carried(&message).unwrap();
+        assert_eq!(sha256d::Hash::hash(carrier), tx.compute_txid().to_raw_hash());
+        assert_eq!(after, b"the announcement");
+        let (back, after) = from_relay_bytes(&message).unwrap();
+        assert_eq!((back.compute_txid(), after), (tx.compute_txid(), &b"the announcement"[..]));
+        for cut in 0..=carrier.len() {
+            assert!(from_relay_bytes(&message[..cut]).is_err(), "{cut}");
+        }
+        assert!(pair_bytes(&tx, &[0; MAX_RELAY]).is_none());
     }
 
     #[test]
@@ -236,8 +284,10 @@ mod tests {
                 bytes[at] = random() as u8;
             }
             bytes.truncate(random() % (good.len() + 1));
-            if let Ok(tx) = from_relay_bytes(&bytes) {
-                assert_eq!(relay_bytes(&tx), bytes);
+            match from_relay_bytes(&bytes) {
+                Ok((tx, _)) if bytes[0] == TRANSACTION_TAG => assert_eq!(relay_bytes(&tx), bytes),
+                Ok((tx, after)) => assert_eq!(pair_bytes(&tx, after).unwrap(), bytes),
+                Err(_) => {}
             }
         }
         // A count of inputs that promises more than memory.

@@ -20,7 +20,8 @@ mod watch;
 
 pub use address::{AddressError, parse_address};
 pub use announcement::{
-    MAX_PAYLOAD, MAX_RELAY, RelayError, from_relay_bytes, marker_script, marker_witness_script, markers_around, payload_of, relay_bytes,
+    MAX_PAYLOAD, MAX_RELAY, RelayError, carried, from_relay_bytes, marker_script, marker_witness_script, markers_around, pair_bytes,
+    payload_of, relay_bytes,
 };
 pub use bitcoind::BitcoindAuth;
 pub use chain::{Chain, ChainConfig, ChainEvent, Status};

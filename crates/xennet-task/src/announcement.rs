@@ -19,11 +19,11 @@ use crate::names::hex_bytes;
 use crate::wire::{DecodeError, Reader};
 use crate::{Acceptance, Sealed, Task};
 
-const MAGIC: &[u8; 2] = b"XN";
-const VERSION: u8 = 1;
-const HEADER: usize = 5;
+pub(crate) const MAGIC: &[u8; 2] = b"XN";
+pub(crate) const VERSION: u8 = 1;
+pub(crate) const HEADER: usize = 5;
 const SIGNATURE: usize = 64;
-const NONCE: usize = 8;
+pub(crate) const NONCE: usize = 8;
 
 /// SHA256d of an announcement's bytes without its nonce: stays the same however much work is put in. Shown in the order
 /// of its bytes.
@@ -273,7 +273,7 @@ impl Kind {
         }
     }
 
-    fn to_byte(self) -> u8 {
+    pub(crate) fn to_byte(self) -> u8 {
         match self {
             Kind::Task => 1,
             Kind::Acceptance => 2,
@@ -282,7 +282,7 @@ impl Kind {
         }
     }
 
-    fn from_byte(byte: u8) -> Result<Kind, DecodeError> {
+    pub(crate) fn from_byte(byte: u8) -> Result<Kind, DecodeError> {
         match byte {
             1 => Ok(Kind::Task),
             2 => Ok(Kind::Acceptance),

@@ -5,6 +5,7 @@
 mod acceptance;
 mod amounts;
 mod announcement;
+mod digest;
 mod limits;
 mod names;
 mod proposal;
@@ -17,6 +18,7 @@ mod wire;
 pub use acceptance::Acceptance;
 pub use amounts::{Msat, Rates, Usage};
 pub use announcement::{Announcement, AnnouncementHash, Cancellation, Kind, Said, SignError, Unworked};
+pub use digest::Digest;
 pub use limits::FieldError;
 pub use names::NameError;
 pub use proposal::{LeaseId, Proposal};

@@ -194,7 +194,7 @@ fn a_value_of_the_wrong_kind_names_the_right_one() {
     );
     assert_eq!(
         refused("carrier = \"chain\"", "carrier = \"pigeon\""),
-        "line 10: carrier: is \"pigeon\"; it must be \"chain\" or \"overlay\""
+        "line 10: carrier: is \"pigeon\"; it must be \"chain\", \"chain_full\" or \"overlay\""
     );
     assert_eq!(
         refused("[\"thin\"]", "\"thin\""),

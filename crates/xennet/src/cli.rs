@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use xennetd::config::ConfigArgs;
 
+use crate::fee::Consent;
+
 /// Rent virtual machines from anybody, or rent out your own, and pay by the second in bitcoin.
 #[derive(Debug, Parser)]
 #[command(
@@ -51,7 +53,9 @@ pub enum Order {
         order: NodeOrder,
     },
     /// Announce a task, so that nodes offer machines for it
-    #[command(after_help = "Example:\n  xennet publish --example > task.toml\n  xennet publish task.toml")]
+    #[command(
+        after_help = "Examples:\n  xennet publish --example > task.toml\n  xennet publish --dry-run task.toml\n  xennet publish --max-fee 500 task.toml"
+    )]
     Publish(PublishArgs),
     /// Rent a machine, run a command on files sent in, bring back its output and files, and settle
     #[command(after_help = "Examples:\n  \
@@ -182,6 +186,12 @@ pub struct PublishArgs {
     /// Print a task file that works, with every field explained
     #[arg(long, conflicts_with = "file")]
     pub example: bool,
+    /// Only say what announcing it would cost now
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Whether the fee is agreed to.
+    #[command(flatten)]
+    pub consent: Consent,
 }
 
 /// See [`Order::Run`].
@@ -202,6 +212,9 @@ pub struct RunArgs {
     /// Leave the lease open afterwards, to be used with `xennet ssh` and ended with `xennet close`
     #[arg(long)]
     pub keep: bool,
+    /// Whether the announcement's fee is agreed to.
+    #[command(flatten)]
+    pub consent: Consent,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<String>,

@@ -12,6 +12,7 @@ use xennetd::control::{Client, ClientError, Command, IdentityView, LeaseId, Leas
 use crate::background::{self, Daemon};
 use crate::cli::{Cli, IdentityOrder, LedgerArgs, NodeOrder, Order, PublishArgs, Side, WalletOrder};
 use crate::fail::Fail;
+use crate::fee;
 use crate::progress::Progress;
 use crate::resolve::{self, strange};
 use crate::{bench, run, show, ssh};
@@ -160,15 +161,21 @@ impl Context {
         check_task_file(&path.display().to_string(), &text)?;
         let progress = Progress::new(self.json);
         background::ensure(&self.settings, &self.client, &progress).await?;
-        let task = self.announce(&text, &progress).await?;
+        if args.dry_run {
+            let quote = fee::quote(self, &text).await?;
+            progress.done();
+            return show::print(self.json, &quote, fee::show);
+        }
+        let max_fee_sat = fee::agree(self, &text, &args.consent, &progress).await?;
+        let task = self.announce(&text, max_fee_sat, &progress).await?;
         progress.done();
         show::print(self.json, &task, show::task)
     }
 
     /// Announces a task, showing the work that takes.
-    pub async fn announce(&self, text: &str, progress: &Progress) -> Result<TaskView, Fail> {
+    pub async fn announce(&self, text: &str, max_fee_sat: Option<u64>, progress: &Progress) -> Result<TaskView, Fail> {
         let mut events = self.client.events().await?;
-        let publish = self.task(Command::Publish { task_toml: text.to_string() });
+        let publish = self.task(Command::Publish { task_toml: text.to_string(), max_fee_sat });
         tokio::pin!(publish);
         loop {
             tokio::select! {

@@ -5,6 +5,7 @@ mod bench;
 mod cli;
 mod commands;
 mod fail;
+mod fee;
 mod progress;
 mod resolve;
 mod run;

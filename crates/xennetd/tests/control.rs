@@ -49,7 +49,7 @@ fn start(dir: &Path, answer: impl Fn(Command) -> Option<Result<Reply, Failure>> 
 fn address(command: Command) -> Option<Result<Reply, Failure>> {
     match command {
         Command::WalletAddress {} => Some(Ok(Reply::Address(AddressView { address: "bcrt1q".into(), network: "regtest".into() }))),
-        Command::Publish { task_toml } => Some(Err(Failure::new(FailureKind::BadInput, format!("line 1: {task_toml}"), "Mend it."))),
+        Command::Publish { task_toml, .. } => Some(Err(Failure::new(FailureKind::BadInput, format!("line 1: {task_toml}"), "Mend it."))),
         Command::Status {} => None,
         _ => Some(Ok(Reply::Done)),
     }
@@ -73,7 +73,7 @@ async fn a_command_brings_its_reply_or_its_failure() {
     let reply = client.command(&Command::WalletAddress {}).await.unwrap();
     assert_eq!(reply, Reply::Address(AddressView { address: "bcrt1q".into(), network: "regtest".into() }));
     assert_eq!(client.command(&Command::Stop {}).await.unwrap(), Reply::Done);
-    match client.command(&Command::Publish { task_toml: "x".into() }).await {
+    match client.command(&Command::Publish { task_toml: "x".into(), max_fee_sat: None }).await {
         Err(ClientError::Failed(failure)) => {
             assert_eq!(failure, Failure::new(FailureKind::BadInput, "line 1: x", "Mend it."));
         }

@@ -65,6 +65,11 @@ impl PreparedAnnouncement {
         self.psbt.fee().map_or(0, |fee| fee.to_sat())
     }
 
+    /// What its marker holds, satoshi. Anyone can sweep it, the announcer first.
+    pub fn marker_sat(&self) -> u64 {
+        self.psbt.unsigned_tx.output.iter().rev().nth(1).map_or(0, |marker| marker.value.to_sat())
+    }
+
     /// Puts the nonce in, in little-endian order as it was hashed, and signs. The coins stay reserved until
     /// [`Wallet::sent`], [`Wallet::sync`] or [`Wallet::release`].
     pub fn finish(mut self, nonce: u64) -> Result<Transaction, WalletError> {

@@ -16,11 +16,13 @@ use crate::{LeaseRange, PayoutInterval, Rates, Requirements, Task, TaskId};
 
 /// What carries a task to the nodes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Carrier {
-    /// A Bitcoin transaction, gossiped on the overlay too.
+    /// A Bitcoin transaction that holds the announcement's hash; the announcement is gossiped beside it.
     #[default]
     Chain,
+    /// A Bitcoin transaction that holds all of it, so that nobody needs the overlay to read it.
+    ChainFull,
     /// The overlay alone.
     Overlay,
 }

@@ -216,9 +216,10 @@ fn info<'t>(document: &mut Document<'t>, field: &Field<'t>) -> Option<String> {
 }
 
 fn carrier<'t>(document: &mut Document<'t>, field: &Field<'t>) -> Option<Carrier> {
-    let should_be = "\"chain\" or \"overlay\"";
+    let should_be = "\"chain\", \"chain_full\" or \"overlay\"";
     match field.text(document, should_be)? {
         "chain" => Some(Carrier::Chain),
+        "chain_full" => Some(Carrier::ChainFull),
         "overlay" => Some(Carrier::Overlay),
         _ => {
             field.not(document, should_be);

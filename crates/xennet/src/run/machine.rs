@@ -7,6 +7,7 @@ use xennetd::guest::Guest;
 use super::plan::Source;
 use super::{Announced, LOOK, Run};
 use crate::fail::Fail;
+use crate::fee;
 use crate::resolve;
 use crate::show::{short, tame};
 
@@ -18,7 +19,8 @@ impl Run<'_> {
     pub(super) async fn find_task(&self) -> Result<AnnouncementHash, Fail> {
         let task = match &self.plan.task {
             Source::New { text } => {
-                let task = self.context.task(Command::Publish { task_toml: text.clone() }).await?.task;
+                let max_fee_sat = fee::agree(self.context, text, &self.plan.consent, self.progress).await?;
+                let task = self.context.task(Command::Publish { task_toml: text.clone(), max_fee_sat }).await?.task;
                 self.task.set(Some((task, Announced::ByThisRun)));
                 self.progress.say(&format!("task {} is announced", short(task)));
                 task

@@ -8,6 +8,7 @@ use xennetd::guest::{Fetch, Send};
 use crate::cli::RunArgs;
 use crate::commands::{check_task_file, read_task_file};
 use crate::fail::Fail;
+use crate::fee::Consent;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Plan {
     pub fetch: Vec<Fetch>,
     /// How long to wait for a machine.
     pub wait: Duration,
+    /// Whether the announcement's fee is agreed to.
+    pub consent: Consent,
     /// Whether the lease stays open.
     pub after: After,
     /// What is run.
@@ -65,6 +68,7 @@ impl Plan {
             fetch,
             wait: Duration::from_secs(args.wait),
             after: if args.keep { After::Keep } else { After::Close },
+            consent: args.consent,
             command: args.command,
         })
     }

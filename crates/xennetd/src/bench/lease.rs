@@ -57,7 +57,7 @@ async fn measure(pair: &mut Pair, section: &mut Section, tell: &mut impl FnMut(&
         tries += 1;
         tell("publishing");
         let begun_ms = clock::unix_ms();
-        let publish = Command::Publish { task_toml: TaskFile::example().to_owned() };
+        let publish = Command::Publish { task_toml: TaskFile::example().to_owned(), max_fee_sat: None };
         let published = pair.publisher.client.command(&publish).await?;
         let mut told = Vec::new();
         match live(pair, &mut events, begun_ms, &mut told).await? {

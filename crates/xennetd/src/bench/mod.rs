@@ -13,7 +13,7 @@ mod mining;
 mod payments;
 mod refusal;
 mod report;
-mod sample;
+pub(crate) mod sample;
 mod sizes;
 pub mod statistics;
 mod tunnel;

@@ -24,7 +24,7 @@ use crate::daemon::{Anchors, Inspector, LEAST_WORK_BITS};
 const COINS_SAT: u64 = 1_000_000;
 
 /// The task of `xennet publish --example`, as bytes.
-pub(super) struct Sample {
+pub(crate) struct Sample {
     /// The announcement without its nonce.
     pub unworked: Unworked,
     /// The same, but with the least work that is relayed committed to.
@@ -47,7 +47,7 @@ pub(super) struct Sample {
 
 impl Sample {
     /// Makes it, with a chain and a wallet in `dir`.
-    pub(super) async fn make(dir: &Path) -> Result<Sample, BenchError> {
+    pub(crate) async fn make(dir: &Path) -> Result<Sample, BenchError> {
         // Nobody listens: the chain's events are about this wallet alone.
         let (events, _told) = mpsc::channel(1024);
         let config = ChainConfig::Embedded { dir: dir.join("sample-chain"), block_interval: Duration::ZERO };

@@ -115,10 +115,10 @@ impl Config {
     pub fn load(args: &ConfigArgs, role: Role) -> Result<Config, ConfigError> {
         let data_dir = args.data_dir_of(role)?;
         let mut config = Config::new(role, data_dir);
-        if let Some(noted) = claim::noted_chain_dir(&config.data_dir)? {
-            if let ChainSettings::Embedded { dir, .. } = &mut config.chain {
-                *dir = noted;
-            }
+        if let Some(noted) = claim::noted_chain_dir(&config.data_dir)?
+            && let ChainSettings::Embedded { dir, .. } = &mut config.chain
+        {
+            *dir = noted;
         }
         let path = args.config_file(&config.data_dir);
         if let Some(text) = file::read(&path, args.names_its_file())? {

@@ -6,7 +6,7 @@ use xennet_identity::Role;
 use xennet_task::{AnnouncementHash, LeaseId};
 
 use super::transaction::TransactionView;
-use super::view::{AddressView, BalanceView, IdentityView, LeaseView, LedgerPage, StatusView, TaskView};
+use super::view::{AddressView, BalanceView, IdentityView, LeaseView, LedgerPage, QuoteView, StatusView, TaskView};
 
 /// What can be asked of a daemon.
 ///
@@ -31,6 +31,14 @@ pub enum Command {
     /// Announce a task. Answers [`Reply::Task`] once its transaction is out.
     Publish {
         /// The text of a task.toml. The daemon parses it, so that every client gives the same errors.
+        task_toml: String,
+        /// The most to pay to the miner, satoshi; above that nothing is announced. None: what the fees of the moment ask for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_fee_sat: Option<u64>,
+    },
+    /// What announcing a task would cost now. Answers [`Reply::Quote`]; nothing is sent.
+    Quote {
+        /// The text of a task.toml.
         task_toml: String,
     },
     /// Take a task back: no new leases; leases that run go on. Answers [`Reply::Task`].
@@ -99,6 +107,8 @@ pub enum Reply {
     Balance(BalanceView),
     /// Where to pay to.
     Address(AddressView),
+    /// What an announcement would cost.
+    Quote(QuoteView),
     /// One task.
     Task(Box<TaskView>),
     /// Tasks.

@@ -20,13 +20,16 @@ pub use command::{Command, Failure, FailureKind, Reply};
 pub use event::{Event, What};
 pub use server::{PipeStream, Request, ServeError, Server, serve};
 pub use transaction::{InputView, OutputView, TransactionView};
-pub use view::{AddressView, BalanceView, IdentityView, LeaseStage, LeaseView, LedgerPage, MiningView, StatusView, TaskState, TaskView};
+pub use view::{
+    AddressView, BalanceView, IdentityView, LeaseStage, LeaseView, LedgerPage, MiningView, Quote, QuoteView, StatusView, TaskState,
+    TaskView,
+};
 
 // The words the commands and views are made of, so that programs need no other crate of ours.
 pub use xennet_identity::Role;
 pub use xennet_lease::{LedgerEntry, LedgerKind, Totals};
 pub use xennet_meter::Figures;
-pub use xennet_task::{AnnouncementHash, Compute, LeaseId, Msat, PayoutInterval, Rates, TaskFile, TaskId, Usage};
+pub use xennet_task::{AnnouncementHash, Carrier, Compute, LeaseId, Msat, PayoutInterval, Rates, TaskFile, TaskId, Usage};
 
 use std::path::{Path, PathBuf};
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use xennet_identity::Role;
 use xennet_lease::{LedgerEntry, Totals};
 use xennet_meter::Figures;
-use xennet_task::{AnnouncementHash, Compute, LeaseId, PayoutInterval, Rates, TaskId};
+use xennet_task::{AnnouncementHash, Carrier, Compute, LeaseId, PayoutInterval, Rates, TaskId};
 
 /// How the daemon is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,6 +111,43 @@ pub struct AddressView {
     pub address: String,
     /// The Bitcoin network it belongs to.
     pub network: String,
+}
+
+/// What it costs to announce something in a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quote {
+    /// The transaction's size, virtual bytes.
+    pub vbytes: u64,
+    /// What the miner gets, satoshi.
+    pub fee_sat: u64,
+    /// What its marker holds, satoshi: paid as well, and can be swept back.
+    pub marker_sat: u64,
+}
+
+/// What announcing a task would cost, in each form it can have on the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuoteView {
+    /// The Bitcoin network, e.g. `signet`.
+    pub network: String,
+    /// What the task asks for. With [`Carrier::Overlay`] nothing is paid.
+    pub carrier: Carrier,
+    /// The fees of the moment, satoshi per 1,000 virtual bytes.
+    pub feerate_sat_per_kvb: u64,
+    /// Its hash on the chain.
+    pub short: Quote,
+    /// All of it on the chain.
+    pub full: Quote,
+}
+
+impl QuoteView {
+    /// The form that the task asks for; none if it does not go on the chain.
+    pub fn chosen(&self) -> Option<Quote> {
+        match self.carrier {
+            Carrier::Chain => Some(self.short),
+            Carrier::ChainFull => Some(self.full),
+            Carrier::Overlay => None,
+        }
+    }
 }
 
 /// How far a task is.

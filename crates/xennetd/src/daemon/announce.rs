@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use bitcoin::Transaction;
+use xennet_chain::PreparedAnnouncement;
 use xennet_identity::{Role, WorkBits, grind};
-use xennet_task::{AnnouncementHash, Said, Unworked};
+use xennet_task::{AnnouncementHash, Digest, Said, Unworked};
 
 use super::inspect::TAG_BARE;
 use super::shared::{LEAST_WORK_BITS, Shared};
-use crate::control::What;
+use crate::control::{Quote, What};
 use crate::mining::search;
 
 /// An announcement that is ready to go out.
@@ -33,17 +34,48 @@ pub async fn for_overlay(shared: &Arc<Shared>, said: Said, role: Role, work_bits
     Ok(Ready { hash, message, transaction: None })
 }
 
+/// How much of an announcement its transaction holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Its hash; the rest travels beside it.
+    Short,
+    /// All of it.
+    Full,
+}
+
 /// Makes an announcement that a Bitcoin transaction carries. The work is that of the transaction's id.
-pub async fn for_chain(shared: &Arc<Shared>, said: Said, role: Role, work_bits: u8) -> anyhow::Result<Ready> {
+pub async fn for_chain(shared: &Arc<Shared>, said: Said, role: Role, work_bits: u8, form: Form) -> anyhow::Result<Ready> {
     let bits = work_bits.max(LEAST_WORK_BITS);
     let unworked = Unworked::sign(&said, bits, shared.keys.identity(role))?;
     let hash = unworked.hash();
-    let feerate = shared.chain.feerate().await?;
-    shared.wallet.sync(&shared.chain).await?;
-    let prepared = shared.wallet.prepare_announcement(unworked.as_bytes(), feerate)?;
+    let prepared = prepare(shared, &said, &unworked, form).await?;
     let nonce = work(shared, prepared.prefix().to_vec(), prepared.suffix().to_vec(), bits).await?;
     let transaction = prepared.finish(nonce)?;
-    Ok(Ready { hash, message: xennet_chain::relay_bytes(&transaction), transaction: Some(transaction) })
+    let message = match form {
+        Form::Full => xennet_chain::relay_bytes(&transaction),
+        Form::Short => xennet_chain::pair_bytes(&transaction, unworked.as_bytes())
+            .context("the transaction spends too many coins to travel on the overlay: send the wallet's coins to itself in one")?,
+    };
+    Ok(Ready { hash, message, transaction: Some(transaction) })
+}
+
+/// The transaction that would carry this, before any work is put in.
+async fn prepare(shared: &Shared, said: &Said, unworked: &Unworked, form: Form) -> anyhow::Result<PreparedAnnouncement> {
+    let feerate = shared.chain.feerate().await?;
+    shared.wallet.sync(&shared.chain).await?;
+    let short = Digest::of(said, unworked).filter(|_| form == Form::Short).map(|digest| digest.encode());
+    let payload = short.as_deref().unwrap_or(unworked.as_bytes());
+    Ok(shared.wallet.prepare_announcement(payload, feerate)?)
+}
+
+/// What a transaction would cost that carries this, at the fees of now. Nothing is kept reserved.
+pub async fn quote(shared: &Arc<Shared>, said: &Said, role: Role, work_bits: u8, form: Form) -> anyhow::Result<Quote> {
+    let unworked = Unworked::sign(said, work_bits.max(LEAST_WORK_BITS), shared.keys.identity(role))?;
+    let prepared = prepare(shared, said, &unworked, form).await?;
+    let (fee_sat, marker_sat) = (prepared.fee_sat(), prepared.marker_sat());
+    let transaction = prepared.finish(0)?;
+    shared.wallet.release(&transaction.compute_txid());
+    Ok(Quote { vbytes: transaction.vsize() as u64, fee_sat, marker_sat })
 }
 
 /// Searches the nonce on all cores, and tells how it goes.

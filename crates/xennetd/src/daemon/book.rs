@@ -90,6 +90,14 @@ impl Book {
         }
     }
 
+    /// Notes the transaction that carries a task and its block; false if the task is not known.
+    pub fn note_chain(&mut self, hash: &AnnouncementHash, txid: bitcoin::Txid, height: Option<u32>) -> bool {
+        let Some(known) = self.known.get_mut(hash) else { return false };
+        known.txid = Some(txid);
+        known.height = height;
+        true
+    }
+
     /// Notes the block a task's transaction is in.
     pub fn note_height(&mut self, hash: &AnnouncementHash, height: Option<u32>) {
         if let Some(known) = self.known.get_mut(hash) {

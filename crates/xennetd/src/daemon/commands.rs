@@ -25,7 +25,8 @@ impl Daemon {
             Command::IdentityShow {} => Ok(Reply::Identities([Role::Publisher, Role::Node].map(|role| self.identity_view(role)).to_vec())),
             Command::WalletBalance {} => return self.answer_with_balance_only(answer),
             Command::WalletAddress {} => return self.answer_with_address(answer),
-            Command::Publish { task_toml } => return self.publish(&task_toml, answer),
+            Command::Publish { task_toml, max_fee_sat } => return self.publish(&task_toml, max_fee_sat, answer),
+            Command::Quote { task_toml } => return self.quote(&task_toml, answer),
             Command::Cancel { task } => return self.cancel(task, answer),
             Command::Tasks {} => {
                 let mut tasks: Vec<_> = self.book.known.keys().filter_map(|hash| self.task_view(hash)).collect();

@@ -21,11 +21,12 @@ mod measure;
 mod node;
 mod publisher;
 mod shared;
+mod sought;
 mod transaction;
 mod tunnels;
 mod views;
 
-pub use inspect::{Anchors, Inspected, Inspector, Refusal, TAG_BARE, TAG_TRANSACTION};
+pub use inspect::{Anchors, Inspected, Inspector, Refusal, TAG_BARE, TAG_PAIR, TAG_TRANSACTION};
 pub(crate) use machine::cache_dir;
 pub use measure::MeasureError;
 pub use shared::{LEAST_WORK_BITS, Shared};
@@ -41,7 +42,7 @@ use xennet_chain::ChainEvent;
 use xennet_identity::Role;
 use xennet_lease::{Action, Input, Lease};
 use xennet_overlay::OverlayEvent;
-use xennet_task::{AnnouncementHash, LeaseId};
+use xennet_task::{AnnouncementHash, Digest, LeaseId};
 use xennet_tunnel::{Dialer, Listener, PipeTarget};
 
 use crate::clock;
@@ -52,6 +53,7 @@ use book::{Book, OwnTask};
 use happening::{Answer, Happening};
 use machine::Machine;
 use node::Seller;
+use sought::Sought;
 use tunnels::{Logins, Outbox};
 
 /// How often time passes for leases. The shortest payout interval is one second.
@@ -83,6 +85,8 @@ struct Running {
 struct Daemon {
     shared: Arc<Shared>,
     book: Book,
+    /// Short forms on the chain whose announcements have not come yet.
+    sought: Sought,
     leases: HashMap<LeaseId, Running>,
     logins: Arc<Logins>,
     listener: Option<Listener>,
@@ -193,6 +197,7 @@ impl Daemon {
     async fn load(shared: Arc<Shared>, tunnel_events: mpsc::Sender<xennet_tunnel::TunnelEvent>) -> anyhow::Result<Self> {
         let mut daemon = Self {
             book: Book::default(),
+            sought: Sought::default(),
             leases: HashMap::new(),
             logins: Arc::default(),
             listener: None,
@@ -281,6 +286,7 @@ impl Daemon {
         if self.failed.is_some() && !self.leases.values().any(|running| running.lease.is_locked()) {
             self.stopping = true;
         }
+        self.sought.expire(clock::unix_s());
         for hash in self.book.expire(clock::unix_s()) {
             self.keep_task(&hash);
         }
@@ -302,6 +308,12 @@ impl Daemon {
             ChainEvent::Seen { tx, status } => {
                 let height = shared::height_of(status);
                 self.feed_all(|| Input::Seen { transaction: tx.clone(), height });
+            }
+            ChainEvent::Announcement { tx, payload, status } if Digest::is_digest(&payload) => {
+                match self.shared.inspector.inspect_digest(&tx, &payload, clock::unix_s()) {
+                    Ok(digest) => self.on_digest(&digest, tx.compute_txid(), shared::height_of(status)),
+                    Err(refusal) => tracing::debug!(%refusal, txid = %tx.compute_txid(), "short form on chain dropped"),
+                }
             }
             ChainEvent::Announcement { tx, status, .. } => {
                 let message = xennet_chain::relay_bytes(&tx);

@@ -8,15 +8,16 @@ use rand::rngs::OsRng;
 use xennet_identity::Role;
 use xennet_lease::{Input, Lease, PublisherSide, Secret, Side};
 use xennet_market::check_acceptance;
-use xennet_task::{Acceptance, Announcement, AnnouncementHash, Cancellation, Said, TaskFile, TaskId};
+use xennet_task::{Acceptance, Announcement, AnnouncementHash, Cancellation, Carrier, Digest, Said, Task, TaskFile, TaskId};
 use xennet_tunnel::{ListenConfig, ListenLimits, Listener};
 
+use super::announce::{self, Form};
 use super::book::OwnTask;
 use super::happening::{Answer, Happening};
 use super::inspect::Inspected;
-use super::{Daemon, announce, views};
+use super::{Daemon, views};
 use crate::clock;
-use crate::control::{Failure, FailureKind, Reply, TaskState, What};
+use crate::control::{Failure, FailureKind, QuoteView, Reply, TaskState, What};
 use crate::store::Table;
 
 /// What is left of a task's budget for one lease must pay for at least this much, satoshi: reserve, smallest change and a little use.
@@ -46,25 +47,11 @@ impl Daemon {
     }
 
     /// Checks a task, puts in the work, and comes back with [`Happening::TaskReady`]. Nothing is broadcast or paid before that.
-    pub(super) fn publish(&self, task_toml: &str, answer: Answer) {
-        let file = match TaskFile::parse(task_toml) {
-            Ok(file) => file,
-            Err(error) => {
-                let remedy = "correct the task file; `xennet publish --example` prints one that works";
-                let _ = answer.send(Err(Failure::new(FailureKind::BadInput, error.to_string(), remedy)));
-                return;
-            }
+    pub(super) fn publish(&self, task_toml: &str, max_fee_sat: Option<u64>, answer: Answer) {
+        let (file, listens_at) = match self.read_task(task_toml) {
+            Ok(read) => read,
+            Err(failure) => return drop(answer.send(Err(failure))),
         };
-        let Some(listener) = &self.listener else {
-            let failure = Failure::new(
-                FailureKind::Conflict,
-                "this daemon is a node, and a node only sells",
-                "publish from a publisher's data directory",
-            );
-            let _ = answer.send(Err(failure));
-            return;
-        };
-        let listens_at = self.shared.config.tunnel.announce.unwrap_or_else(|| listener.local_addr());
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             let ready = async {
@@ -79,15 +66,53 @@ impl Daemon {
                         "pay them to `xennet wallet address`, or lower budget_sat in the task file",
                     ));
                 }
-                make_task(&shared, file, listens_at)
-                    .await
-                    .map_err(|error| Failure::new(FailureKind::Internal, format!("{error:#}"), "see the daemon's log"))
+                if let (Some(at_most), Some(form)) = (max_fee_sat, form_of(file.carrier)) {
+                    let said = Said::Task(task_now(&shared, &file, listens_at).await.map_err(internal)?);
+                    let quote = announce::quote(&shared, &said, Role::Publisher, file.work_bits, form).await.map_err(internal)?;
+                    if quote.fee_sat > at_most {
+                        return Err(Failure::new(
+                            FailureKind::Conflict,
+                            format!("the announcement's fee is {} sat now, and at most {at_most} sat were agreed to", quote.fee_sat),
+                            "nothing was sent; look at the fee again and agree to more, or wait until fees fall",
+                        ));
+                    }
+                }
+                make_task(&shared, file, listens_at).await.map_err(internal)
             };
             match ready.await {
                 Ok(own) => shared.happen(Happening::TaskReady(Box::new(own), answer)).await,
                 Err(failure) => drop(answer.send(Err(failure))),
             }
         });
+    }
+
+    /// Says what announcing a task would cost. Nothing is sent, kept or reserved.
+    pub(super) fn quote(&self, task_toml: &str, answer: Answer) {
+        let (file, listens_at) = match self.read_task(task_toml) {
+            Ok(read) => read,
+            Err(failure) => return drop(answer.send(Err(failure))),
+        };
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let quoted = quoted(&shared, &file, listens_at).await;
+            let _ = answer.send(quoted.map(Reply::Quote).map_err(internal));
+        });
+    }
+
+    /// The task that a user wrote, and where nodes are to dial.
+    fn read_task(&self, task_toml: &str) -> Result<(TaskFile, std::net::SocketAddr), Failure> {
+        let file = TaskFile::parse(task_toml).map_err(|error| {
+            let remedy = "correct the task file; `xennet publish --example` prints one that works";
+            Failure::new(FailureKind::BadInput, error.to_string(), remedy)
+        })?;
+        let Some(listener) = &self.listener else {
+            return Err(Failure::new(
+                FailureKind::Conflict,
+                "this daemon is a node, and a node only sells",
+                "publish from a publisher's data directory",
+            ));
+        };
+        Ok((file, self.shared.config.tunnel.announce.unwrap_or_else(|| listener.local_addr())))
     }
 
     /// The task has its work: keep it, then let it go out.
@@ -160,12 +185,23 @@ impl Daemon {
         let _ = answer.send(view.map(|view| Reply::Task(Box::new(view))).ok_or_else(|| Failure::not_found(format!("task {task}"), "")));
     }
 
+    /// A transaction carries the short form of an announcement. Whoever has a peer has the announcement, or will soon.
+    pub(super) fn on_digest(&mut self, digest: &Digest, txid: bitcoin::Txid, height: Option<u32>) {
+        if self.book.note_chain(&digest.hash, txid, height) {
+            return;
+        }
+        self.sought.note(digest, height);
+        let sought = self.sought.len();
+        tracing::debug!(%txid, announcement = %digest.hash, sought, "its short form is on the chain, it itself has not come yet");
+    }
+
     /// Everything strangers announce arrives here, once it has passed inspection.
     pub(super) fn on_announcement(&mut self, inspected: Inspected, height: Option<u32>) {
         let Announcement { work_bits, said, hash, .. } = inspected.announcement;
         match said {
             Said::Task(task) => {
                 let txid = inspected.transaction.as_ref().map(bitcoin::Transaction::compute_txid);
+                let height = height.or_else(|| self.sought.found(&hash));
                 let new = self.book.note(hash, task, work_bits, txid);
                 if height.is_some() {
                     self.book.note_height(&hash, height);
@@ -292,18 +328,44 @@ impl Daemon {
     }
 }
 
-async fn make_task(shared: &Arc<super::Shared>, file: TaskFile, listens_at: std::net::SocketAddr) -> anyhow::Result<OwnTask> {
+/// The task as it would be announced now.
+async fn task_now(shared: &Arc<super::Shared>, file: &TaskFile, listens_at: std::net::SocketAddr) -> anyhow::Result<Task> {
     let publisher = shared.identity(Role::Publisher).await?;
     let mut id = [0; 8];
     OsRng.fill_bytes(&mut id);
     let host_key = xennet_tunnel::public_key(&shared.keys.ssh_host_seed());
     let now = u32::try_from(clock::unix_s()).context("the clock stands after 2106")?;
-    let task = file.task(TaskId(id), publisher, host_key, listens_at, now);
+    Ok(file.task(TaskId(id), publisher, host_key, listens_at, now))
+}
+
+async fn make_task(shared: &Arc<super::Shared>, file: TaskFile, listens_at: std::net::SocketAddr) -> anyhow::Result<OwnTask> {
+    let task = task_now(shared, &file, listens_at).await?;
     let said = Said::Task(task.clone());
-    let ready = match file.carrier {
-        xennet_task::Carrier::Chain => announce::for_chain(shared, said, Role::Publisher, file.work_bits).await?,
-        xennet_task::Carrier::Overlay => announce::for_overlay(shared, said, Role::Publisher, file.work_bits).await?,
+    let ready = match form_of(file.carrier) {
+        Some(form) => announce::for_chain(shared, said, Role::Publisher, file.work_bits, form).await?,
+        None => announce::for_overlay(shared, said, Role::Publisher, file.work_bits).await?,
     };
     let announce::Ready { hash, message, transaction } = ready;
     Ok(OwnTask { task, hash, file, message, transaction, state: TaskState::Open })
+}
+
+async fn quoted(shared: &Arc<super::Shared>, file: &TaskFile, listens_at: std::net::SocketAddr) -> anyhow::Result<QuoteView> {
+    let said = Said::Task(task_now(shared, file, listens_at).await?);
+    let short = announce::quote(shared, &said, Role::Publisher, file.work_bits, Form::Short).await?;
+    let full = announce::quote(shared, &said, Role::Publisher, file.work_bits, Form::Full).await?;
+    let feerate_sat_per_kvb = shared.chain.feerate().await?;
+    Ok(QuoteView { network: shared.chain.network().to_string(), carrier: file.carrier, feerate_sat_per_kvb, short, full })
+}
+
+/// How much of the announcement its transaction holds; `None`: there is no transaction.
+fn form_of(carrier: Carrier) -> Option<Form> {
+    match carrier {
+        Carrier::Chain => Some(Form::Short),
+        Carrier::ChainFull => Some(Form::Full),
+        Carrier::Overlay => None,
+    }
+}
+
+fn internal(error: anyhow::Error) -> Failure {
+    Failure::new(FailureKind::Internal, format!("{error:#}"), "see the daemon's log")
 }

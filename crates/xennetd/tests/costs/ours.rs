@@ -9,6 +9,7 @@ use bitcoin::{Amount, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
 use secp256k1::{SECP256K1, SecretKey};
 use xennet_chain::{Chain, ChainConfig, Wallet, marker_script, marker_witness_script};
 use xennet_rama::{ChannelTerms, NodeChannel, PublisherChannel};
+use xennet_task::{Announcement, Digest, Unworked};
 
 use crate::vbytes;
 
@@ -19,7 +20,8 @@ const NONCE: usize = 8;
 
 /// Sizes in vB, amounts in satoshi.
 pub struct Ours {
-    pub announcement_80: u64,
+    pub announcement_short: u64,
+    pub announcement_short_bytes: usize,
     pub announcement_typical: u64,
     pub announcement_typical_bytes: usize,
     pub marker_sat: u64,
@@ -84,8 +86,7 @@ pub async fn measured() -> Ours {
         vbytes(&tx)
     };
     let typical = typical_task();
-    let mut smallest = b"XN\x01\x01\x0c".to_vec();
-    smallest.resize(80, 0x5a);
+    let short = short_form(&typical);
 
     let fund = |publisher: u8| {
         let tx = wallet.fund(terms(publisher, 1_000).script_pubkey(), CAPACITY_SAT, 1_000).unwrap();
@@ -103,7 +104,8 @@ pub async fn measured() -> Ours {
     let alone = sweep_of_markers(1);
 
     let measured = Ours {
-        announcement_80: announcement(&smallest),
+        announcement_short: announcement(&short),
+        announcement_short_bytes: short.len(),
         announcement_typical: announcement(&typical),
         announcement_typical_bytes: typical.len(),
         marker_sat: marker_script(1, 0).minimal_non_dust().to_sat(),
@@ -132,6 +134,13 @@ fn sweep_of_markers(count: u32) -> Transaction {
     });
     let output = vec![TxOut { value: Amount::from_sat(u64::from(count) * 200), script_pubkey: p2wpkh() }];
     Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: input.collect(), output }
+}
+
+/// What the transaction holds instead of this announcement, nonce included.
+fn short_form(announcement: &[u8]) -> Vec<u8> {
+    let unworked = Unworked(announcement[..announcement.len() - NONCE].to_vec());
+    let said = Announcement::decode(announcement).unwrap().said;
+    [Digest::of(&said, &unworked).unwrap().encode(), vec![0; NONCE]].concat()
 }
 
 /// The published vector's bytes, nonce included.

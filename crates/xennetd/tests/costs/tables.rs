@@ -43,10 +43,11 @@ fn at_rates(sat: impl Fn(u64) -> u64) -> String {
 /// Docs/money.md: what each thing costs.
 pub fn costs(ours: &Ours) -> String {
     let typical = format!("typical task announced on the chain, all of it ({} bytes)", ours.announcement_typical_bytes);
+    let short = format!("typical task announced on the chain by its hash ({} bytes)", ours.announcement_short_bytes);
     let rows: [(&str, &str, u64); 13] = [
         ("acceptance, proposal, every payment (overlay, tunnel)", "", 0),
         ("task announced on the overlay alone", "", 0),
-        ("announcement of 80 bytes on the chain", "publisher", ours.announcement_80),
+        (&short, "publisher", ours.announcement_short),
         (&typical, "publisher", ours.announcement_typical),
         ("its marker taken back, as one more input of another transaction", "publisher", ours.marker_input),
         ("funding of a channel", "publisher", ours.funding),
@@ -56,7 +57,7 @@ pub fn costs(ours: &Ours) -> String {
         ("refund, when the node never closed", "publisher", ours.refund),
         ("one coin moved on, or a child that pays for its parent", "who wants it", ours.move_on),
         ("renewal: the old channel's close, a new one's funding", "both, as above", ours.close + ours.funding),
-        ("**a lease: typical task announced, funded, closed**", "both, as above", ours.announcement_typical + ours.funding + ours.close),
+        ("**a lease: task announced by its hash, funded, closed**", "both, as above", ours.announcement_short + ours.funding + ours.close),
     ];
     let mut table = String::from("| what | who pays | vB | at 1 sat/vB | at 10 | at 100 |\n| --- | --- | --- | --- | --- | --- |\n");
     for (what, who, vbytes) in rows {

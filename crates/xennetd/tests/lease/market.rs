@@ -106,7 +106,7 @@ impl Market {
     }
 
     pub async fn publish(&self, task_toml: String) -> AnnouncementHash {
-        let Reply::Task(task) = self.publisher.ask(Command::Publish { task_toml }).await else { panic!("no task") };
+        let Reply::Task(task) = self.publisher.ask(Command::Publish { task_toml, max_fee_sat: None }).await else { panic!("no task") };
         task.task
     }
 

@@ -49,7 +49,7 @@ async fn a_publisher_with_too_little_money_is_told_how_much_is_missing() {
     daemon.start().await;
     let have_sat = daemon.coins_sat().await;
     let task_toml = TaskToml { budget_sat: have_sat + 12_345, ..TaskToml::default() }.text();
-    let failure = daemon.ask_in_vain(Command::Publish { task_toml }).await;
+    let failure = daemon.ask_in_vain(Command::Publish { task_toml, max_fee_sat: None }).await;
     assert_eq!(failure.kind, FailureKind::NotEnoughMoney);
     assert_eq!(
         failure.message,
@@ -74,7 +74,7 @@ async fn a_publisher_with_too_little_money_is_told_how_much_is_missing() {
     daemon.start().await;
     assert_eq!(daemon.coins_sat().await, left_sat);
     let task_toml = TaskToml::default().text().replace("budget_sat = 200000\n", "");
-    let failure = daemon.ask_in_vain(Command::Publish { task_toml }).await;
+    let failure = daemon.ask_in_vain(Command::Publish { task_toml, max_fee_sat: None }).await;
     assert_eq!(failure.kind, FailureKind::NotEnoughMoney);
     assert!(failure.message.contains(&format!("holds {left_sat} sat")), "{}", failure.message);
     assert!(failure.message.contains(&format!("{} sat are missing", 10_000 - left_sat)), "{}", failure.message);
@@ -97,7 +97,7 @@ async fn a_malformed_task_names_line_and_field_and_costs_nothing() {
         (&negative, line_of("traffic_msat_per_gb"), "traffic_msat_per_gb"),
         (&contradictory, line_of("max"), "lease.max"),
     ] {
-        let failure = daemon.ask_in_vain(Command::Publish { task_toml: text.clone() }).await;
+        let failure = daemon.ask_in_vain(Command::Publish { task_toml: text.clone(), max_fee_sat: None }).await;
         assert_eq!(failure.kind, FailureKind::BadInput, "{failure:?}");
         assert!(failure.message.contains(&format!("line {line}")), "line {line} of {}", failure.message);
         assert!(failure.message.contains(field), "{field} in {}", failure.message);
