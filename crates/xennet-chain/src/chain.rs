@@ -1,5 +1,6 @@
 //! The handle that daemons use, whatever the source of the chain.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::bitcoind::{Bitcoind, BitcoindAuth};
 use crate::embedded::Embedded;
+use crate::light::{self, Light};
 use crate::source::Scan;
 use crate::{ChainError, Refusal};
 
@@ -36,6 +38,15 @@ pub enum ChainConfig {
         auth: BitcoindAuth,
         /// The network that it must be on.
         network: Network,
+    },
+    /// Block filters from peers of the network, without any server of one's own.
+    Light {
+        /// The network.
+        network: Network,
+        /// Holds headers and filters. One process at a time.
+        dir: PathBuf,
+        /// Peers to ask, and no others. Empty: those that the network's seeds name.
+        peers: Vec<SocketAddr>,
     },
 }
 
@@ -106,6 +117,7 @@ pub struct Chain {
 enum Source {
     Embedded(Embedded),
     Bitcoind(Bitcoind),
+    Light(Light),
 }
 
 /// Calls a method of whatever the source is.
@@ -114,6 +126,7 @@ macro_rules! of_source {
         match &*$chain.source {
             Source::Embedded($source) => $call,
             Source::Bitcoind($source) => $call,
+            Source::Light($source) => $call,
         }
     };
 }
@@ -126,6 +139,9 @@ impl Chain {
         let source = match config {
             ChainConfig::Embedded { dir, block_interval } => Source::Embedded(Embedded::open(&dir, block_interval, events).await?),
             ChainConfig::Bitcoind { url, auth, network } => Source::Bitcoind(Bitcoind::open(&url, auth, network, events).await?),
+            ChainConfig::Light { network, dir, peers } => {
+                Source::Light(Light::open(light::Settings { network, dir, peers }, events).await?)
+            }
         };
         Ok(Chain { source: Arc::new(source) })
     }
@@ -136,11 +152,12 @@ impl Chain {
         of_source!(self, source => source.close().await);
     }
 
-    /// What the chain comes from: `embedded` or `bitcoind`.
+    /// What the chain comes from: `embedded`, `bitcoind` or `light`.
     pub fn source_name(&self) -> &'static str {
         match &*self.source {
             Source::Embedded(_) => "embedded",
             Source::Bitcoind(_) => "bitcoind",
+            Source::Light(_) => "light",
         }
     }
 
@@ -153,7 +170,7 @@ impl Chain {
     pub async fn is_host(&self) -> bool {
         match &*self.source {
             Source::Embedded(embedded) => embedded.is_host().await,
-            Source::Bitcoind(_) => false,
+            Source::Bitcoind(_) | Source::Light(_) => false,
         }
     }
 
@@ -242,6 +259,7 @@ impl Chain {
         match &*self.source {
             Source::Embedded(embedded) => embedded.mempool().await,
             Source::Bitcoind(bitcoind) => bitcoind.unconfirmed(scripts).await,
+            Source::Light(light) => light.unconfirmed(scripts).await,
         }
     }
 
@@ -250,6 +268,7 @@ impl Chain {
         match &*self.source {
             Source::Embedded(embedded) => embedded.scan(locator).await,
             Source::Bitcoind(bitcoind) => bitcoind.scan(locator, scripts).await,
+            Source::Light(light) => light.scan(locator, scripts).await,
         }
     }
 
@@ -257,7 +276,7 @@ impl Chain {
     fn embedded(&self, what: &'static str) -> Result<&Embedded, ChainError> {
         match &*self.source {
             Source::Embedded(embedded) => Ok(embedded),
-            Source::Bitcoind(_) => Err(ChainError::OnlyEmbedded { what, source_name: self.source_name() }),
+            Source::Bitcoind(_) | Source::Light(_) => Err(ChainError::OnlyEmbedded { what, source_name: self.source_name() }),
         }
     }
 }

@@ -139,6 +139,27 @@ pub enum ChainError {
         /// The last trouble.
         why: String,
     },
+    /// No peer of the network answers.
+    #[error(
+        "no peer of the {network} network answered within {waited_s} s (asked: {asked}): see that this machine is connected and that \
+         they serve block filters (peerblockfilters=1), or name others"
+    )]
+    NoPeers {
+        /// The network.
+        network: String,
+        /// Who was asked.
+        asked: String,
+        /// Seconds without anything from anybody.
+        waited_s: u64,
+    },
+    /// What a light client keeps cannot be read or written.
+    #[error("{path}: {why}: end whoever else uses it, or remove it, it comes again from peers", path = path.display())]
+    Light {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// A pruned node no longer has a block.
     #[error(
         "block {height} is needed, and bitcoind at {url} has pruned all below {prune_height}: raise its prune= and reindex, \
@@ -189,7 +210,11 @@ impl ChainError {
     pub fn may_pass_later(&self) -> bool {
         match self {
             ChainError::Refused { why, .. } => why.may_pass_later(),
-            ChainError::Unreachable { .. } | ChainError::Away { .. } | ChainError::DiskFull { .. } | ChainError::FaucetEmpty { .. } => true,
+            ChainError::Unreachable { .. }
+            | ChainError::Away { .. }
+            | ChainError::NoPeers { .. }
+            | ChainError::DiskFull { .. }
+            | ChainError::FaucetEmpty { .. } => true,
             _ => false,
         }
     }

@@ -12,6 +12,7 @@ mod bitcoind;
 mod chain;
 mod embedded;
 mod error;
+mod light;
 mod refusal;
 mod secret;
 mod source;

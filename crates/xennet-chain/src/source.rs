@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use bitcoin::hashes::Hash as _;
 use bitcoin::script::Instruction;
-use bitcoin::{Block, BlockHash, PubkeyHash, Script, ScriptBuf, Transaction, TxIn, WPubkeyHash};
+use bitcoin::{Block, BlockHash, PubkeyHash, Script, ScriptBuf, Transaction, TxIn, Txid, WPubkeyHash};
 
 /// A place in a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +66,27 @@ pub(crate) fn spent_script(input: &TxIn) -> Option<ScriptBuf> {
         }
         _ => None,
     }
+}
+
+/// In the order in which they can be applied.
+pub(crate) fn parents_first(mut txs: Vec<Transaction>) -> Vec<Transaction> {
+    let mut waiting: HashSet<Txid> = txs.iter().map(Transaction::compute_txid).collect();
+    let mut sorted = Vec::with_capacity(txs.len());
+    while !txs.is_empty() {
+        let (later, ready): (Vec<_>, Vec<_>) =
+            txs.into_iter().partition(|tx| tx.input.iter().any(|input| waiting.contains(&input.previous_output.txid)));
+        if ready.is_empty() {
+            // No transaction can rest on itself, so this is a lie that does no harm.
+            sorted.extend(later);
+            break;
+        }
+        for tx in &ready {
+            waiting.remove(&tx.compute_txid());
+        }
+        sorted.extend(ready);
+        txs = later;
+    }
+    sorted
 }
 
 #[cfg(test)]

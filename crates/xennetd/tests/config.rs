@@ -121,7 +121,7 @@ fn nobody_is_told_to_dial_himself() {
 fn an_unknown_field_is_refused_with_those_there_are() {
     assert_eq!(
         message("\n[chain]\nblock_intervall = 3\n"),
-        "line 3: chain.block_intervall: there is no such field; in [chain] there may be: source, dir, block_interval_s"
+        "line 3: chain.block_intervall: there is no such field; in [chain] there may be: source, network, dir, block_interval_s"
     );
     assert_eq!(
         message("[chian]\n"),
@@ -150,7 +150,7 @@ fn a_wrong_value_is_shown_with_what_would_be_right() {
         message("[overlay]\nlisten = [\"127.0.0.1:1\"]\n").starts_with("line 2: overlay.listen = [\"127.0.0.1:1\"]: \"127.0.0.1:1\": ")
     );
     assert!(message("[policy]\nmin_task_work_bits = 1000\n").starts_with("line 2: policy.min_task_work_bits = 1000: "));
-    assert!(message("[chain]\nsource = \"bitcoind\"\n").contains("write \"embedded\""));
+    assert!(message("[chain]\nsource = \"none\"\n").contains("write \"embedded\""));
     assert!(message("log = \"=====\"\n").starts_with("line 1: log = \"=====\": it cannot be read"));
     assert!(message("chain = 3\n").starts_with("line 1: chain = 3: it must be a section"));
 }
@@ -235,6 +235,31 @@ fn one_line_chooses_a_full_node_and_the_rest_has_defaults() {
 }
 
 #[test]
+fn a_public_network_needs_no_server() {
+    for (text, network) in [
+        ("network = \"signet\"\n", Network::Signet),
+        ("source = \"light\"\n", Network::Bitcoin),
+        ("source = \"light\"\nnetwork = \"testnet4\"\n", Network::Testnet4),
+    ] {
+        let config = load(&format!("[chain]\n{text}"), &[]).unwrap();
+        let dir = config.data_dir.join("light");
+        assert_eq!(config.chain, ChainSettings::Light { network, dir, peers: Vec::new() });
+    }
+    let own = load("[chain]\nnetwork = \"signet\"\npeers = [\"127.0.0.1:38333\", \"[::1]:38333\"]\n", &[]).unwrap();
+    let ChainSettings::Light { peers, .. } = own.chain else { panic!("{:?}", own.chain) };
+    assert_eq!(peers.len(), 2);
+    assert_eq!(
+        message("[chain]\nsource = \"light\"\nnetwork = \"regtest\"\n"),
+        "line 1: chain.peers: a regtest has no seeds to find peers by; name at least one, such as [\"127.0.0.1:18444\"]"
+    );
+    assert_eq!(
+        message("[chain]\nnetwork = \"signet\"\npeers = [\"example.org\"]\n"),
+        "line 3: chain.peers = [\"example.org\"]: \"example.org\": invalid socket address syntax; \
+         write a list of addresses with ports, such as [\"203.0.113.7:8333\"]"
+    );
+}
+
+#[test]
 fn a_full_node_elsewhere_has_a_user_and_a_file_with_the_password() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("password");
@@ -249,10 +274,13 @@ fn a_full_node_elsewhere_has_a_user_and_a_file_with_the_password() {
 #[test]
 fn what_does_not_go_with_the_source_is_refused() {
     for (text, expected) in [
-        ("source = \"electrum2\"\n", "line 2: chain.source = \"electrum2\": there is no such source; write \"embedded\" or \"bitcoind\""),
         (
-            "network = \"signet\"\n",
-            "line 2: chain.network = \"signet\": the embedded chain is a regtest of its own; leave it out, or choose another source",
+            "source = \"electrum2\"\n",
+            "line 2: chain.source = \"electrum2\": there is no such source; write \"embedded\", \"bitcoind\" or \"light\"",
+        ),
+        (
+            "source = \"embedded\"\nnetwork = \"signet\"\n",
+            "line 3: chain.network = \"signet\": the embedded chain is a regtest of its own; leave it out, or choose another source",
         ),
         (
             "source = \"bitcoind\"\nnetwork = \"testnet\"\n",

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::rpc::Failed;
 use super::{Bitcoind, Shared, WINDOW_BLOCKS};
-use crate::source::{BlockAt, Found, Scan, Step, touches};
+use crate::source::{BlockAt, Found, Scan, Step, parents_first, touches};
 use crate::{ChainError, Status};
 
 /// Transactions fetched in one request: at most 80 MB if all were of the largest relayed size, 300 kB in practice.
@@ -342,25 +342,4 @@ impl Shared {
         let answer = self.rpc.ask(method, params).await?;
         serde_json::from_value(answer).map_err(|why| self.rpc.strange(format!("{method}: {why}")))
     }
-}
-
-/// In the order in which they can be applied.
-fn parents_first(mut txs: Vec<Transaction>) -> Vec<Transaction> {
-    let mut waiting: HashSet<Txid> = txs.iter().map(Transaction::compute_txid).collect();
-    let mut sorted = Vec::with_capacity(txs.len());
-    while !txs.is_empty() {
-        let (later, ready): (Vec<_>, Vec<_>) =
-            txs.into_iter().partition(|tx| tx.input.iter().any(|input| waiting.contains(&input.previous_output.txid)));
-        if ready.is_empty() {
-            // No transaction can rest on itself, so this is a lie that does no harm.
-            sorted.extend(later);
-            break;
-        }
-        for tx in &ready {
-            waiting.remove(&tx.compute_txid());
-        }
-        sorted.extend(ready);
-        txs = later;
-    }
-    sorted
 }

@@ -1,25 +1,9 @@
 //! Following, paying and failing over a real bitcoind.
 
-use bitcoin::hashes::Hash as _;
-use bitcoin::{Network, ScriptBuf, Txid, WScriptHash};
+use bitcoin::Network;
 use xennet_chain::{BitcoindAuth, Chain, ChainError, ChainEvent, Refusal, Status, Wallet};
 
-use crate::rig::{Core, program, until};
-
-fn script(tag: u8) -> ScriptBuf {
-    ScriptBuf::new_p2wsh(&WScriptHash::from_byte_array([tag; 32]))
-}
-
-fn seen(txid: Txid, status: Status) -> impl FnMut(ChainEvent) -> Option<()> {
-    move |event| match event {
-        ChainEvent::Seen { tx, status: found } if tx.compute_txid() == txid && found == status => Some(()),
-        _ => None,
-    }
-}
-
-fn gone(txid: Txid) -> impl FnMut(ChainEvent) -> Option<()> {
-    move |event| (event == ChainEvent::Gone { txid }).then_some(())
-}
+use crate::rig::{Core, gone, program, script, seen, until};
 
 /// A wallet with one ripe coinbase.
 async fn wallet(core: &Core, chain: &Chain) -> Wallet {

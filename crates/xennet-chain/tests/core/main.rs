@@ -1,8 +1,9 @@
-//! The source `bitcoind` against a real Bitcoin Core on regtest.
+//! The sources `bitcoind` and `light` against a real Bitcoin Core on regtest.
 //!
 //! The program is named by `XENNET_BITCOIND`, with `bitcoin-cli` beside it. Without that each test says that it did not run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bitcoind;
+mod light;
 mod rig;

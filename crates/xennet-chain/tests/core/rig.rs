@@ -1,14 +1,15 @@
 //! A Bitcoin Core of the test's own: own directory, own ports, ended by its id.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bitcoin::{Address, Network, ScriptBuf};
+use bitcoin::hashes::Hash as _;
+use bitcoin::{Address, Network, ScriptBuf, Txid, WScriptHash};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{self, Receiver};
-use xennet_chain::{BitcoindAuth, Chain, ChainConfig, ChainError, ChainEvent};
+use xennet_chain::{BitcoindAuth, Chain, ChainConfig, ChainError, ChainEvent, Status};
 
 /// Longer than anything takes on a busy machine.
 const BOUND: Duration = Duration::from_secs(90);
@@ -26,6 +27,7 @@ pub struct Core {
     pub dir: TempDir,
     program: PathBuf,
     arguments: Vec<String>,
+    port: u16,
     rpc_port: u16,
     child: Option<Child>,
 }
@@ -37,7 +39,7 @@ impl Core {
             [format!("-rpcport={rpc_port}"), format!("-port={port}"), format!("-bind=127.0.0.1:{port}")].to_vec();
         arguments.extend(more.iter().map(|more| (*more).to_owned()));
         let dir = tempfile::tempdir().unwrap();
-        let mut core = Core { dir, program: program.to_owned(), arguments, rpc_port, child: None };
+        let mut core = Core { dir, program: program.to_owned(), arguments, port, rpc_port, child: None };
         core.run();
         core
     }
@@ -67,6 +69,11 @@ impl Core {
 
     pub fn cookie(&self) -> PathBuf {
         self.dir.path().join("regtest/.cookie")
+    }
+
+    /// Where it listens for peers.
+    pub fn peer(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
     pub fn url(&self) -> String {
@@ -132,4 +139,22 @@ pub async fn until<T>(events: &mut Receiver<ChainEvent>, mut pick: impl FnMut(Ch
         Ok(found) => found,
         Err(_) => panic!("not told in time; told was {passed:#?}"),
     }
+}
+
+/// A script that nobody can spend from, a different one for each tag.
+pub fn script(tag: u8) -> ScriptBuf {
+    ScriptBuf::new_p2wsh(&WScriptHash::from_byte_array([tag; 32]))
+}
+
+/// That a transaction has come so far.
+pub fn seen(txid: Txid, status: Status) -> impl FnMut(ChainEvent) -> Option<()> {
+    move |event| match event {
+        ChainEvent::Seen { tx, status: found } if tx.compute_txid() == txid && found == status => Some(()),
+        _ => None,
+    }
+}
+
+/// That a transaction is no longer what it was.
+pub fn gone(txid: Txid) -> impl FnMut(ChainEvent) -> Option<()> {
+    move |event| (event == ChainEvent::Gone { txid }).then_some(())
 }

@@ -1,5 +1,6 @@
 //! Where the chain comes from: `[chain]` of the configuration.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +35,15 @@ pub enum ChainSettings {
         /// How it knows that we may ask.
         auth: BitcoindAuth,
     },
+    /// Block filters from peers of the network.
+    Light {
+        /// The network.
+        network: Network,
+        /// For headers and filters.
+        dir: PathBuf,
+        /// Peers to ask, and no others; empty: those that the network's seeds name.
+        peers: Vec<SocketAddr>,
+    },
 }
 
 impl ChainSettings {
@@ -41,7 +51,7 @@ impl ChainSettings {
     pub fn network(&self) -> Network {
         match self {
             ChainSettings::Embedded { .. } => Network::Regtest,
-            ChainSettings::Bitcoind { network, .. } => *network,
+            ChainSettings::Bitcoind { network, .. } | ChainSettings::Light { network, .. } => *network,
         }
     }
 
@@ -49,7 +59,7 @@ impl ChainSettings {
     pub fn block_s(&self) -> u64 {
         match self {
             ChainSettings::Embedded { block_interval, .. } => block_interval.as_secs().max(1),
-            ChainSettings::Bitcoind { .. } => BLOCK_S,
+            ChainSettings::Bitcoind { .. } | ChainSettings::Light { .. } => BLOCK_S,
         }
     }
 
@@ -58,6 +68,7 @@ impl ChainSettings {
         match self.clone() {
             ChainSettings::Embedded { dir, block_interval } => ChainConfig::Embedded { dir, block_interval },
             ChainSettings::Bitcoind { network, url, auth } => ChainConfig::Bitcoind { url, auth, network },
+            ChainSettings::Light { network, dir, peers } => ChainConfig::Light { network, dir, peers },
         }
     }
 }
@@ -70,14 +81,25 @@ pub fn network_name(network: Network) -> &'static str {
 /// Reads the section.
 pub(super) fn apply(config: &mut Config, mut section: Section<'_>) -> Result<(), ConfigError> {
     let source_field = section.field("source");
-    let hint = "write \"embedded\" or \"bitcoind\"";
-    let source = match &source_field {
-        Some(field) => field.value::<String>(hint)?,
-        None => "embedded".to_owned(),
+    let network_field = section.field("network");
+    let network = network_field.as_ref().map(network_of).transpose()?;
+    let hint = "write \"embedded\", \"bitcoind\" or \"light\"";
+    let source = match (&source_field, network) {
+        (Some(field), _) => field.value::<String>(hint)?,
+        // A public network needs no server of one's own.
+        (None, Some(network)) if network != Network::Regtest => "light".to_owned(),
+        (None, _) => "embedded".to_owned(),
     };
+    let data_dir = config.data_dir.clone();
     match (source.as_str(), source_field) {
-        ("embedded", _) => embedded(config, &mut section)?,
-        ("bitcoind", _) => config.chain = bitcoind(&config.data_dir, &mut section)?,
+        ("embedded", _) => {
+            if let (Some(field), Some(Network::Bitcoin | Network::Testnet4 | Network::Signet)) = (network_field, network) {
+                return Err(field.wrong("the embedded chain is a regtest of its own", "leave it out, or choose another source"));
+            }
+            embedded(config, &mut section)?;
+        }
+        ("bitcoind", _) => config.chain = bitcoind(network.unwrap_or(Network::Bitcoin), &data_dir, &mut section)?,
+        ("light", _) => config.chain = light(network.unwrap_or(Network::Bitcoin), &data_dir, &mut section)?,
         (_, Some(field)) => return Err(field.wrong("there is no such source", hint)),
         (_, None) => {}
     }
@@ -85,11 +107,6 @@ pub(super) fn apply(config: &mut Config, mut section: Section<'_>) -> Result<(),
 }
 
 fn embedded(config: &mut Config, section: &mut Section<'_>) -> Result<(), ConfigError> {
-    if let Some(field) = section.field("network")
-        && network_of(&field)? != Network::Regtest
-    {
-        return Err(field.wrong("the embedded chain is a regtest of its own", "leave it out, or choose another source"));
-    }
     let ChainSettings::Embedded { dir, block_interval } = &mut config.chain else { return Ok(()) };
     if let Some(field) = section.field("dir") {
         let given: PathBuf = field.value("write a directory in \"quotes\"")?;
@@ -102,8 +119,22 @@ fn embedded(config: &mut Config, section: &mut Section<'_>) -> Result<(), Config
     Ok(())
 }
 
-fn bitcoind(data_dir: &Path, section: &mut Section<'_>) -> Result<ChainSettings, ConfigError> {
-    let network = section.field("network").map_or(Ok(Network::Bitcoin), |field| network_of(&field))?;
+fn light(network: Network, data_dir: &Path, section: &mut Section<'_>) -> Result<ChainSettings, ConfigError> {
+    let peers = match section.field("peers") {
+        Some(field) => field.parsed_list("write a list of addresses with ports, such as [\"203.0.113.7:8333\"]")?,
+        None if network == Network::Regtest => {
+            return Err(section.wrong(
+                "peers",
+                "a regtest has no seeds to find peers by",
+                "name at least one, such as [\"127.0.0.1:18444\"]",
+            ));
+        }
+        None => Vec::new(),
+    };
+    Ok(ChainSettings::Light { network, dir: data_dir.join("light"), peers })
+}
+
+fn bitcoind(network: Network, data_dir: &Path, section: &mut Section<'_>) -> Result<ChainSettings, ConfigError> {
     let url = match section.field("url") {
         Some(field) => url_of(&field)?,
         None => format!("http://127.0.0.1:{}", rpc_port(network)),

@@ -32,6 +32,15 @@ async fn a_whole_lease_over_bitcoind() {
     lease_over("bitcoind", core, settings).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_lease_over_light_clients() {
+    let Some(program) = program("a_whole_lease_over_light_clients") else { return };
+    let core = Core::start(&program, &["-txindex=1", "-blockfilterindex=1", "-peerblockfilters=1"]);
+    core.mine(RIPE, &nobody());
+    let settings = format!("[chain]\nsource = \"light\"\nnetwork = \"regtest\"\npeers = [\"{}\"]\n", core.peer());
+    lease_over("light", core, settings).await;
+}
+
 /// A lease from the task to the settlement, over the source that `settings` name, with books that agree with Bitcoin Core's chain.
 async fn lease_over(source: &str, core: Core, settings: String) {
     let config = ChainConfig::Bitcoind { url: core.url(), auth: BitcoindAuth::CookieFile(core.cookie()), network: Network::Regtest };

@@ -1,0 +1,203 @@
+//! The source `light` against a real Bitcoin Core that serves block filters to its peers.
+
+use std::net::SocketAddr;
+
+use bitcoin::Network;
+use tokio::sync::mpsc::{self, Receiver};
+use xennet_chain::{Chain, ChainConfig, ChainError, ChainEvent, Status, Wallet};
+use xennet_identity::{WorkBits, grind};
+
+use crate::rig::{Core, gone, program, script, seen, until};
+
+/// What makes it a peer for light clients.
+const SERVES: [&str; 2] = ["-blockfilterindex=1", "-peerblockfilters=1"];
+
+fn config(core: &Core, dir: &str) -> ChainConfig {
+    ChainConfig::Light { network: Network::Regtest, dir: core.dir.path().join(dir), peers: vec![core.peer()] }
+}
+
+async fn open(core: &Core, dir: &str) -> (Chain, Receiver<ChainEvent>) {
+    let (sender, events) = mpsc::channel(16);
+    (Chain::open(config(core, dir), sender).await.unwrap(), events)
+}
+
+async fn reaches(events: &mut Receiver<ChainEvent>, height: u32) {
+    until(events, |event| matches!(event, ChainEvent::Tip { height: at, .. } if at == height).then_some(())).await;
+}
+
+/// A wallet with one ripe coinbase, at the height that is given back.
+async fn wallet(core: &Core, chain: &Chain, events: &mut Receiver<ChainEvent>) -> (Wallet, u32) {
+    let wallet = Wallet::open(&core.dir.path().join("wallet"), Network::Regtest).unwrap();
+    let (before, _) = chain.tip().await.unwrap();
+    core.mine(1, &wallet.address().unwrap().script_pubkey());
+    core.mine(100, &script(1));
+    reaches(events, before + 101).await;
+    wallet.sync(chain).await.unwrap();
+    assert_eq!(wallet.balance().confirmed_sat, 5_000_000_000);
+    (wallet, before + 101)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wallet_without_a_server_pays_and_follows_reorganisations_of_depth_one_to_six() {
+    let Some(program) = program("light: reorganisations") else { return };
+    let core = Core::start(&program, &SERVES);
+    core.mine(1, &script(1));
+    let (chain, mut events) = open(&core, "light").await;
+    assert_eq!(chain.source_name(), "light");
+    let (wallet, mut tip) = wallet(&core, &chain, &mut events).await;
+    let to = script(2);
+    chain.watch_script(to.clone());
+    for depth in 1..=6 {
+        let before = wallet.balance().confirmed_sat;
+        let feerate = chain.feerate().await.unwrap();
+        assert!(feerate >= 1_000, "{feerate}");
+        let tx = wallet.fund(to.clone(), 100_000, feerate).unwrap();
+        let txid = chain.broadcast(&tx).await.unwrap();
+        assert_eq!(chain.broadcast(&tx).await.unwrap(), txid, "twice is no error");
+        until(&mut events, seen(txid, Status::Mempool)).await;
+        assert!(core.cli(&["getrawmempool"]).contains(&txid.to_string()), "Bitcoin Core has taken it");
+        core.mine(depth, &script(1));
+        let height = tip + 1;
+        until(&mut events, seen(txid, Status::Confirmed { height })).await;
+        reaches(&mut events, tip + depth).await;
+        assert_eq!(chain.transaction(&txid).await.unwrap(), Some((tx.clone(), Status::Confirmed { height })));
+        wallet.sync(&chain).await.unwrap();
+        let paid = wallet.balance();
+        assert!(paid.confirmed_sat < before - 100_000 && paid.pending_sat == 0, "{paid:?}");
+
+        let first = chain.block_hash(height).await.unwrap().unwrap();
+        core.cli(&["invalidateblock", &first.to_string()]);
+        // To another script, or the same blocks would come again.
+        core.mine(depth + 1, &script(3));
+        until(&mut events, gone(txid)).await;
+        until(&mut events, seen(txid, Status::Confirmed { height })).await;
+        reaches(&mut events, tip + depth + 1).await;
+        tip += depth + 1;
+        wallet.sync(&chain).await.unwrap();
+        assert_eq!((wallet.balance(), wallet.height()), (paid, tip));
+        let past = chain.history(&to).await.unwrap();
+        assert_eq!(past.last(), Some(&(tx, Status::Confirmed { height })));
+        assert_eq!(past.len(), depth as usize);
+    }
+    chain.close().await;
+}
+
+/// Announcements of others are found by their markers once they are in a block, and what only waits is not claimed to be known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announcements_are_found_by_their_markers() {
+    let Some(program) = program("light: announcements") else { return };
+    let core = Core::start(&program, &SERVES);
+    core.mine(1, &script(1));
+    let (full, _full_events) = core.open().await;
+    let (chain, mut events) = open(&core, "light").await;
+    let wallet = Wallet::open(&core.dir.path().join("announcer"), Network::Regtest).unwrap();
+    core.mine(1, &wallet.address().unwrap().script_pubkey());
+    core.mine(150, &script(1));
+    wallet.sync(&full).await.unwrap();
+    reaches(&mut events, 152).await;
+    let mut heard = Vec::new();
+    for kind in [1u8, 0x81, 2, 0x82] {
+        let mut unworked = vec![b'X', b'N', 1, kind, 8];
+        unworked.resize(41, 0x5a);
+        let prepared = wallet.prepare_announcement(&unworked, 1_000).unwrap();
+        let nonce = grind(prepared.prefix(), prepared.suffix(), WorkBits(8), 0, u64::MAX).unwrap();
+        let tx = prepared.finish(nonce).unwrap();
+        full.broadcast(&tx).await.unwrap();
+        wallet.sent(&tx).unwrap();
+        let txid = tx.compute_txid();
+        assert_eq!(chain.transaction(&txid).await.unwrap(), None, "it waits elsewhere, which a light client does not see");
+        assert!(chain.mempool().await.unwrap().is_empty());
+        core.mine(1, &script(1));
+        let height = 153 + u32::try_from(heard.len()).unwrap();
+        let payload = until(&mut events, |event| match event {
+            ChainEvent::Announcement { tx, payload, status } if tx.compute_txid() == txid => Some((payload, status)),
+            _ => None,
+        })
+        .await;
+        assert_eq!((&payload.0[..41], payload.1), (&unworked[..], Status::Confirmed { height }));
+        heard.push(txid);
+        wallet.sync(&full).await.unwrap();
+    }
+    chain.close().await;
+
+    // One that comes later is told of all of them at once.
+    let (late, mut events) = open(&core, "late").await;
+    for txid in heard {
+        until(&mut events, |event| matches!(event, ChainEvent::Announcement { tx, .. } if tx.compute_txid() == txid).then_some(())).await;
+    }
+    late.close().await;
+}
+
+/// The peer goes away, and what happened meanwhile is told when it is back; a restart goes on from what is on the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_goes_on_after_a_lost_peer_and_after_a_restart() {
+    let Some(program) = program("light: restart") else { return };
+    let mut core = Core::start(&program, &SERVES);
+    core.mine(1, &script(1));
+    let (chain, mut events) = open(&core, "light").await;
+    let (wallet, tip) = wallet(&core, &chain, &mut events).await;
+    chain.watch_script(script(2));
+    core.stop();
+    until(&mut events, |event| matches!(event, ChainEvent::Lost { .. }).then_some(())).await;
+    let unsent = wallet.fund(script(2), 100_000, 1_000).unwrap();
+    let why = chain.broadcast(&unsent).await.unwrap_err();
+    assert!(why.may_pass_later() && why.to_string().contains("regtest"), "{why}");
+    wallet.release(&unsent.compute_txid());
+    core.run();
+    core.mine(3, &script(2));
+    until(&mut events, |event| (event == ChainEvent::Back).then_some(())).await;
+    assert_eq!(chain.tip().await.unwrap().0, tip + 3);
+    assert_eq!(chain.history(&script(2)).await.unwrap().len(), 3);
+
+    // An own transaction that waits is not forgotten by a restart, nor is the past.
+    let tx = wallet.fund(script(2), 100_000, 1_000).unwrap();
+    chain.broadcast(&tx).await.unwrap();
+    wallet.sent(&tx).unwrap();
+    chain.close().await;
+    drop(chain);
+    core.mine(2, &script(1));
+    let (chain, mut events) = open(&core, "light").await;
+    chain.watch_script(script(2));
+    until(&mut events, seen(tx.compute_txid(), Status::Confirmed { height: tip + 4 })).await;
+    assert_eq!(chain.tip().await.unwrap().0, tip + 5);
+    wallet.sync(&chain).await.unwrap();
+    assert_eq!(wallet.height(), tip + 5);
+    let second = Chain::open(config(&core, "light"), mpsc::channel(16).0).await;
+    assert!(matches!(second, Err(ChainError::Light { .. })), "one process at a time");
+    chain.close().await;
+}
+
+/// A wallet of old words reads filters from its birthday on, below what the client had needed until then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_wallet_finds_its_past() {
+    let Some(program) = program("light: restore") else { return };
+    let core = Core::start(&program, &SERVES);
+    let first = Wallet::open(&core.dir.path().join("first"), Network::Regtest).unwrap();
+    core.mine(2, &first.address().unwrap().script_pubkey());
+    core.mine(300, &script(1));
+    let (chain, _events) = open(&core, "light").await;
+    let dir = core.dir.path().join("second");
+    let seed = xennet_chain::Seed { words: first.words(), birthday: xennet_chain::Birthday::Height(0) };
+    let second = Wallet::create(&dir, Network::Regtest, &seed, xennet_chain::Protection::None).unwrap();
+    second.sync(&chain).await.unwrap();
+    assert_eq!(second.balance().confirmed_sat, 2 * 5_000_000_000);
+    chain.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_peer_that_serves_filters_one_error_says_what_to_do() {
+    let Some(program) = program("light: no peer") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    // It is there, but keeps its filters to itself.
+    let core = Core::start(&program, &[]);
+    let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let tries = [("without", core.peer()), ("nobody", nobody)].map(|(name, peer)| {
+        let config = ChainConfig::Light { network: Network::Regtest, dir: dir.path().join(name), peers: vec![peer] };
+        async move {
+            let why = Chain::open(config, mpsc::channel(16).0).await.err().expect("it does not open").to_string();
+            assert!(why.contains(&peer.to_string()) && why.contains("peerblockfilters=1"), "{why}");
+        }
+    });
+    let [without, nobody] = tries;
+    tokio::join!(without, nobody);
+}
