@@ -1,8 +1,10 @@
-//! Checks of the repository itself: `cargo xtask check`; tests against a real Bitcoin Core: `cargo xtask core-tests`.
+//! Checks of the repository itself: `cargo xtask check`; tests against a real Bitcoin Core: `cargo xtask core-tests`; the crash
+//! programme: `cargo xtask crash`.
 //!
 //! What the compiler cannot know: which crate may depend on which, what a pure crate must not touch, which words mean that something was
 //! left unfinished. Each check is a function from the [`tree::Tree`] of files to a list of findings, so each has tests that make it fail.
 mod core_tests;
+mod crash;
 mod dependencies;
 mod layers;
 mod links;
@@ -35,7 +37,10 @@ fn main() -> anyhow::Result<ExitCode> {
         ["check"] => check(),
         ["core-tests"] => core_tests::run(core_tests::Missing::Build).map(|()| ExitCode::SUCCESS),
         ["core-tests", "--if-cached"] => core_tests::run(core_tests::Missing::Leave).map(|()| ExitCode::SUCCESS),
-        _ => bail!("usage: cargo xtask check | core-tests [--if-cached]"),
+        ["crash"] => crash::run(crash::Part::Steps, false).map(|()| ExitCode::SUCCESS),
+        ["crash", "--json"] => crash::run(crash::Part::Steps, true).map(|()| ExitCode::SUCCESS),
+        ["crash", "--processes"] => crash::run(crash::Part::Processes, false).map(|()| ExitCode::SUCCESS),
+        _ => bail!("usage: cargo xtask check | core-tests [--if-cached] | crash [--json | --processes]"),
     }
 }
 

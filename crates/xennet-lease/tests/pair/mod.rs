@@ -36,6 +36,18 @@ pub struct Party {
     pub alive: bool,
 }
 
+/// Stands between what a side decides, its disk, and what it does.
+pub trait Hand {
+    /// A step of this side. `false`: its process dies here.
+    fn step(&mut self, who: Who, what: &dyn Fn() -> String) -> bool;
+    /// Puts on disk what was decided. `false`: its process dies here.
+    fn keep(&mut self, who: Who, lease: &Lease, entries: &[&LedgerEntry]) -> bool;
+    /// What is on disk when the process starts again.
+    fn kept(&mut self, who: Who) -> (Lease, Vec<LedgerEntry>);
+    /// A transaction is given to the chain; it spends the channel of `account`, if there is one.
+    fn judge(&mut self, _transaction: &Transaction, _account: Option<&xennet_lease::Account>) {}
+}
+
 /// What is on its way, and when it arrives.
 struct Coming {
     at_ms: u64,
@@ -75,6 +87,9 @@ pub struct Pair {
     pub relayed_from: u64,
     /// From which stages to which the sides went.
     pub ways: BTreeSet<(String, String)>,
+    /// Fundings built so far; each spends a coin of its own.
+    fundings: u32,
+    pub hand: Option<Box<dyn Hand>>,
 }
 
 pub fn figures() -> Figures {
@@ -195,10 +210,32 @@ impl Pair {
             mined_from: 0,
             relayed_from: 0,
             ways: BTreeSet::new(),
+            fundings: 0,
+            hand: None,
         };
         pair.feed(Who::Publisher, Input::Start);
         pair.feed(Who::Node, Input::Start);
         pair
+    }
+
+    #[allow(dead_code, reason = "one of the tests uses it")]
+    /// From now on every step goes through this hand. What is on disk so far is given to it first.
+    pub fn with_hand(mut self, mut hand: Box<dyn Hand>) -> Self {
+        for who in [Who::Publisher, Who::Node] {
+            let party = self.party(who);
+            let entries: Vec<&LedgerEntry> = party.ledger.iter().collect();
+            assert!(hand.keep(who, &party.lease, &entries), "nothing is to fail before the programme begins");
+        }
+        self.hand = Some(hand);
+        self
+    }
+
+    fn passes(&mut self, who: Who, what: &dyn Fn() -> String) -> bool {
+        let goes_on = self.hand.as_mut().is_none_or(|hand| hand.step(who, what));
+        if !goes_on {
+            self.kill(who);
+        }
+        goes_on
     }
 
     pub fn party(&mut self, who: Who) -> &mut Party {
@@ -216,16 +253,46 @@ impl Pair {
             return;
         }
         let (before, from) = (party.lease.revision, stage_name(&party.lease));
+        let heard = format!("{input:?}").split(['(', ' ', '{']).next().unwrap_or_default().to_owned();
         let actions = party.lease.handle(now_ms, input);
         let to = stage_name(&party.lease);
-        if party.lease.revision != before {
+        let changed = party.lease.revision != before;
+        if self.hand.is_none() && changed {
+            let party = self.party(who);
             party.disk = serde_json::to_string(&party.lease).unwrap();
         }
+        if changed || !actions.is_empty() {
+            if !self.passes(who, &|| format!("{to}: {heard}, decided")) {
+                return;
+            }
+            if let Some(mut hand) = self.hand.take() {
+                let entries: Vec<&LedgerEntry> =
+                    actions.iter().filter_map(|action| if let Action::Record(entry) = action { Some(entry) } else { None }).collect();
+                let kept = hand.keep(who, &self.party(who).lease, &entries);
+                self.hand = Some(hand);
+                if !kept {
+                    self.kill(who);
+                    return;
+                }
+            }
+            if !self.passes(who, &|| format!("{to}: {heard}, on disk")) {
+                return;
+            }
+        }
         if from != to {
-            self.ways.insert((from, to));
+            self.ways.insert((from, to.clone()));
         }
         for action in actions {
+            let what = format!("{action:?}").split(['(', ' ', '{']).next().unwrap_or_default().to_owned();
+            let said = if let Action::Send(message) = &action {
+                format!(" {}", format!("{message:?}").split(['(', ' ', '{']).next().unwrap_or_default())
+            } else {
+                String::new()
+            };
             self.carry_out(who, action);
+            if !self.party(who).alive || !self.passes(who, &|| format!("{to}: {heard}, {what}{said} done")) {
+                return;
+            }
         }
     }
 
@@ -286,7 +353,8 @@ impl Pair {
                 }
             }
             Action::Fund { script, sat } => {
-                let transaction = funding(script, sat);
+                self.fundings += 1;
+                let transaction = funding(script, sat, self.fundings);
                 self.later(30, Who::Publisher, false, Input::FundingBuilt { transaction, vout: 1 });
             }
             Action::Broadcast(transaction) => self.broadcast(transaction),
@@ -313,6 +381,10 @@ impl Pair {
         };
         if self.chain.iter().any(|(other, _)| spent(other)) {
             return;
+        }
+        if let Some(mut hand) = self.hand.take() {
+            hand.judge(&transaction, self.publisher.lease.account.as_ref());
+            self.hand = Some(hand);
         }
         let too_cheap = self.feerate_of(&transaction).is_some_and(|rate| rate < self.relayed_from);
         if too_cheap || transaction.lock_time.to_consensus_u32() > self.height {
@@ -373,12 +445,19 @@ impl Pair {
     }
 
     pub fn restart(&mut self, who: Who) {
-        let party = self.party(who);
-        if party.alive {
+        if self.party(who).alive {
             return;
         }
-        party.lease = serde_json::from_str(&party.disk).unwrap();
-        party.alive = true;
+        if let Some(mut hand) = self.hand.take() {
+            let (lease, ledger) = hand.kept(who);
+            self.hand = Some(hand);
+            let party = self.party(who);
+            (party.lease, party.ledger) = (lease, ledger);
+        } else {
+            let party = self.party(who);
+            party.lease = serde_json::from_str(&party.disk).unwrap();
+        }
+        self.party(who).alive = true;
         self.feed(who, Input::Start);
         let height = self.height;
         self.feed(who, Input::Tip(height));
@@ -463,8 +542,8 @@ fn stage_name(lease: &Lease) -> String {
 }
 
 /// A transaction that funds several channels; the second is the one asked for.
-fn funding(script: ScriptBuf, sat: u64) -> Transaction {
-    let coin = OutPoint { txid: Txid::from_raw_hash(bitcoin::hashes::Hash::all_zeros()), vout: 7 };
+fn funding(script: ScriptBuf, sat: u64, nth: u32) -> Transaction {
+    let coin = OutPoint { txid: Txid::from_raw_hash(bitcoin::hashes::Hash::all_zeros()), vout: 7 + nth };
     let input = TxIn { previous_output: coin, script_sig: ScriptBuf::new(), sequence: Sequence::MAX, witness: Witness::new() };
     let other = TxOut { value: Amount::from_sat(sat), script_pubkey: ScriptBuf::from_bytes([&[0, 32][..], &[9; 32]].concat()) };
     let output = TxOut { value: Amount::from_sat(sat), script_pubkey: script };

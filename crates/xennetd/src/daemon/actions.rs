@@ -10,6 +10,7 @@ use xennet_task::{LeaseId, Proposal, Said, Sealed};
 use super::happening::Happening;
 use super::machine::{self, Order};
 use super::shared::height_of;
+use super::step::{self, Moment};
 use super::{Daemon, announce, measure};
 use crate::clock;
 use crate::control::What;
@@ -27,7 +28,9 @@ impl Daemon {
             }
         }
         for (id, action) in actions {
+            let done = action.clone();
             self.carry_out_one(id, action);
+            step::passes(Moment::Done, &done);
         }
     }
 

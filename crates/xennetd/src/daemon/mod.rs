@@ -22,6 +22,7 @@ mod node;
 mod publisher;
 mod shared;
 mod sought;
+mod step;
 mod transaction;
 mod tunnels;
 mod views;
@@ -54,6 +55,7 @@ use happening::{Answer, Happening};
 use machine::Machine;
 use node::Seller;
 use sought::Sought;
+use step::Moment;
 use tunnels::{Logins, Outbox};
 
 /// How often time passes for leases. The shortest payout interval is one second.
@@ -104,6 +106,8 @@ struct Daemon {
     /// What goes out on the overlay once this turn is written.
     outgoing: Vec<Vec<u8>>,
     stopping: bool,
+    /// That somebody wants it to stop, known even while the loop waits for the disk.
+    stop_asked: watch::Receiver<bool>,
     failed: Option<anyhow::Error>,
     /// When tasks that were not taken were last looked at again.
     considered: Instant,
@@ -127,12 +131,13 @@ pub async fn run(config: Config, ready: impl FnOnce()) -> anyhow::Result<()> {
     let shared = Shared::open(config, happen.clone(), events.clone()).await?;
     let (requests, incoming) = mpsc::channel(64);
     let server = control::serve(&control::socket_path(&data_dir), requests, events).context("the control socket cannot be opened")?;
-    forward(incoming, happen.clone(), Happening::Request);
+    let (ask_to_stop, stop_asked) = watch::channel(false);
+    forward_requests(incoming, happen.clone(), ask_to_stop.clone());
     let (tunnel_events, incoming) = mpsc::channel(1024);
     forward(incoming, happen.clone(), Happening::Tunnel);
-    stop_on_signal(happen.clone())?;
+    stop_on_signal(happen.clone(), ask_to_stop)?;
 
-    let mut daemon = Daemon::load(shared, tunnel_events).await?;
+    let mut daemon = Daemon::load(shared, tunnel_events, stop_asked).await?;
     ready();
     daemon.mine_identity();
     match role {
@@ -178,7 +183,21 @@ fn forward<T: Send + 'static>(mut from: mpsc::Receiver<T>, to: mpsc::Sender<Happ
     });
 }
 
-fn stop_on_signal(happen: mpsc::Sender<Happening>) -> anyhow::Result<()> {
+/// The same for what comes over the control socket. That it is to stop is noted at once, for the loop may be waiting for the disk.
+fn forward_requests(mut from: mpsc::Receiver<control::Request>, to: mpsc::Sender<Happening>, ask_to_stop: watch::Sender<bool>) {
+    tokio::spawn(async move {
+        while let Some(request) = from.recv().await {
+            if matches!(&request, control::Request::Command { command: control::Command::Stop {}, .. }) {
+                ask_to_stop.send_replace(true);
+            }
+            if to.send(Happening::Request(request)).await.is_err() {
+                break;
+            }
+        }
+    });
+}
+
+fn stop_on_signal(happen: mpsc::Sender<Happening>, ask_to_stop: watch::Sender<bool>) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
@@ -187,6 +206,7 @@ fn stop_on_signal(happen: mpsc::Sender<Happening>) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
+        ask_to_stop.send_replace(true);
         let _ = happen.send(Happening::Stop).await;
     });
     Ok(())
@@ -194,7 +214,11 @@ fn stop_on_signal(happen: mpsc::Sender<Happening>) -> anyhow::Result<()> {
 
 impl Daemon {
     /// Reads what an earlier run left and takes it up again.
-    async fn load(shared: Arc<Shared>, tunnel_events: mpsc::Sender<xennet_tunnel::TunnelEvent>) -> anyhow::Result<Self> {
+    async fn load(
+        shared: Arc<Shared>,
+        tunnel_events: mpsc::Sender<xennet_tunnel::TunnelEvent>,
+        stop_asked: watch::Receiver<bool>,
+    ) -> anyhow::Result<Self> {
         let mut daemon = Self {
             book: Book::default(),
             sought: Sought::default(),
@@ -211,6 +235,7 @@ impl Daemon {
             batch: Batch::new(),
             outgoing: Vec::new(),
             stopping: false,
+            stop_asked,
             failed: None,
             considered: Instant::now(),
             promised: HashMap::new(),
@@ -411,18 +436,18 @@ impl Daemon {
         if batch.is_empty() && decided.is_empty() && outgoing.is_empty() {
             return;
         }
-        let persisted = self.persist(batch, (decided, outgoing)).await;
+        decided.iter().for_each(|(_, action)| step::passes(Moment::Decided, action));
+        let Some(persisted) = self.persist(batch, (decided, outgoing)).await else { return };
         for (id, revision) in written {
             if let Some(running) = self.leases.get_mut(&id) {
                 running.kept = revision;
             }
         }
-        if let Some(persisted) = persisted {
-            self.carry_out(persisted);
-        }
+        persisted.get().0.iter().for_each(|(_, action)| step::passes(Moment::Kept, action));
+        self.carry_out(persisted);
     }
 
-    /// Tries until the disk takes it. Until then nothing is sent, paid, acknowledged or closed.
+    /// Tries until the disk takes it, or the daemon is to stop. Until then nothing is sent, paid, acknowledged or closed.
     async fn persist<T>(&mut self, mut batch: Batch, mut value: T) -> Option<crate::store::Persisted<T>> {
         loop {
             let unpersisted = match self.shared.store.persist(batch, value).await {
@@ -432,11 +457,15 @@ impl Daemon {
             let text = format!("nothing is paid or acknowledged until it can be written: {}", unpersisted.error);
             tracing::error!("{text}");
             self.tell(What::Notice { text });
+            (batch, value) = (unpersisted.batch, unpersisted.value);
+            tokio::select! {
+                () = tokio::time::sleep(DISK_RETRY) => {}
+                // What was decided is forgotten with this process; the next one decides it anew from what is on disk.
+                _ = self.stop_asked.wait_for(|asked| *asked) => self.stopping = true,
+            }
             if self.stopping {
                 return None;
             }
-            (batch, value) = (unpersisted.batch, unpersisted.value);
-            tokio::time::sleep(DISK_RETRY).await;
         }
     }
 

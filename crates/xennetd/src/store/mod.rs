@@ -15,6 +15,7 @@ mod batch;
 mod bench;
 mod error;
 mod lock;
+mod medium;
 mod reader;
 mod record;
 mod sequence;
@@ -23,6 +24,7 @@ mod writer;
 pub use batch::{Batch, Table};
 pub use bench::{GroupCommit, durable_updates};
 pub use error::{StoreError, Unpersisted};
+pub use medium::{Backend, Layer, Medium};
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -81,6 +83,7 @@ struct Inner {
 struct Shared {
     database: RwLock<Option<Database>>,
     path: PathBuf,
+    medium: Medium,
 }
 
 /// Batches that may wait for the writer; more callers wait themselves.
@@ -92,11 +95,16 @@ impl Store {
     /// Errors name the remedy: another daemon holds the directory, the database is older than what was acknowledged,
     /// damaged, or the disk is full.
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
+        Store::open_on(dir, Medium::Disk)
+    }
+
+    /// The same on another medium than a plain disk.
+    pub fn open_on(dir: &Path, medium: Medium) -> Result<Store, StoreError> {
         create_private_dir(dir)?;
         let lock = DataDirLock::take(dir)?;
-        let (database, sequence_file) = writer::open(dir)?;
+        let (database, sequence_file) = writer::open(dir, &medium)?;
         let path = database_path(dir);
-        let shared = Arc::new(Shared { database: RwLock::new(Some(database)), path });
+        let shared = Arc::new(Shared { database: RwLock::new(Some(database)), path, medium });
         let (queue, waiting) = mpsc::channel(QUEUE);
         let writer = writer::spawn(Arc::clone(&shared), sequence_file, waiting)?;
         Ok(Store { inner: Arc::new(Inner { shared, queue: Some(queue), writer: Some(writer), _lock: lock }) })

@@ -4,11 +4,12 @@
 //! A slot is `"XNSEQ\0\0\1" ‖ database id 16 ‖ sequence 8 (little-endian) ‖ checksum 8`.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{StoreError, record};
+use super::medium::existing;
+use super::{Backend, Medium, StoreError, record};
 
 const MAGIC: &[u8; 8] = b"XNSEQ\0\0\x01";
 const SLOT: usize = 40;
@@ -19,7 +20,7 @@ pub(super) type DatabaseId = [u8; 16];
 
 #[derive(Debug)]
 pub(super) struct SequenceFile {
-    file: File,
+    file: Backend,
     path: PathBuf,
     id: DatabaseId,
     next_slot: u64,
@@ -37,9 +38,16 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 }
 
 /// What was acknowledged; `None` if there is no such file.
-pub(super) fn read(dir: &Path) -> Result<Option<Acknowledged>, StoreError> {
+pub(super) fn read(dir: &Path, medium: &Medium) -> Result<Option<Acknowledged>, StoreError> {
     let path = path(dir);
-    let bytes = match fs::read(&path) {
+    let read = || -> io::Result<Vec<u8>> {
+        let file = medium.file(existing(&path)?)?;
+        let mut bytes = vec![0; usize::try_from(file.len()?.min(2 * PAGE)).unwrap_or_default()];
+        file.read(0, &mut bytes)?;
+        file.close()?;
+        Ok(bytes)
+    };
+    let bytes = match read() {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(StoreError::io("read", &path, e)),
@@ -55,12 +63,12 @@ pub(super) fn read(dir: &Path) -> Result<Option<Acknowledged>, StoreError> {
 
 impl SequenceFile {
     /// Opens the file, or makes it whole at once, saying `sequence`.
-    pub(super) fn open(dir: &Path, id: DatabaseId, sequence: u64) -> Result<SequenceFile, StoreError> {
+    pub(super) fn open(dir: &Path, id: DatabaseId, sequence: u64, medium: &Medium) -> Result<SequenceFile, StoreError> {
         let path = path(dir);
         if !path.exists() {
-            create(dir, &path, id, sequence)?;
+            create(dir, &path, id, sequence, medium)?;
         }
-        let file = OpenOptions::new().write(true).open(&path).map_err(|e| StoreError::io("open", &path, e))?;
+        let file = existing(&path).and_then(|file| medium.file(file)).map_err(|e| StoreError::io("open", &path, e))?;
         let mut file = SequenceFile { file, path, id, next_slot: 0 };
         // Both slots now say the same, so it does not matter which one is written next.
         file.write(sequence)?;
@@ -72,7 +80,7 @@ impl SequenceFile {
     pub(super) fn write(&mut self, sequence: u64) -> Result<(), StoreError> {
         let slot = encode(&self.id, sequence);
         self.file
-            .write_all_at(&slot, self.next_slot * PAGE)
+            .write(self.next_slot * PAGE, &slot)
             .and_then(|()| self.file.sync_data())
             .map_err(|e| StoreError::io("write", &self.path, e))?;
         self.next_slot = 1 - self.next_slot;
@@ -80,15 +88,18 @@ impl SequenceFile {
     }
 }
 
-fn create(dir: &Path, path: &Path, id: DatabaseId, sequence: u64) -> Result<(), StoreError> {
+fn create(dir: &Path, path: &Path, id: DatabaseId, sequence: u64, medium: &Medium) -> Result<(), StoreError> {
     let new = dir.join("state.sequence.new");
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let file = medium.file(file)?;
         let mut page = encode(&id, sequence).to_vec();
         page.resize(PAGE as usize, 0);
-        file.write_all(&page)?;
-        file.write_all(&page)?;
-        file.sync_all()?;
+        file.set_len(2 * PAGE)?;
+        file.write(0, &page)?;
+        file.write(PAGE, &page)?;
+        file.sync_data()?;
+        file.close()?;
         fs::rename(&new, path)?;
         sync_dir(dir)
     };

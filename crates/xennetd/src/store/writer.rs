@@ -6,13 +6,12 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use redb::backends::FileBackend;
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::Change;
 use super::sequence::{self, DatabaseId, SequenceFile, sync_dir};
-use super::{Batch, Shared, StoreError, database_path, record};
+use super::{Batch, Medium, Shared, StoreError, database_path, record};
 
 /// A batch that waits for the writer.
 pub(super) struct Write {
@@ -43,16 +42,16 @@ const MAX_GROUP_BYTES: usize = 8 * 1024 * 1024;
 const MAX_BATCH_BYTES: usize = 64 * 1024 * 1024;
 
 /// Opens the database and holds it against the sequence file.
-pub(super) fn open(dir: &Path) -> Result<(Database, SequenceFile), StoreError> {
+pub(super) fn open(dir: &Path, medium: &Medium) -> Result<(Database, SequenceFile), StoreError> {
     let path = database_path(dir);
     if !path.exists() {
-        if let Some(acknowledged) = sequence::read(dir)? {
+        if let Some(acknowledged) = sequence::read(dir, medium)? {
             return Err(StoreError::RolledBack { path, found: 0, acknowledged: acknowledged.sequence });
         }
-        create(dir, &path)?;
+        create(dir, &path, medium)?;
     }
-    let acknowledged = sequence::read(dir)?;
-    let database = reopen(&path)?;
+    let acknowledged = sequence::read(dir, medium)?;
+    let database = reopen(&path, medium)?;
     let (id, newest) = newest(&database, &path)?;
     match acknowledged {
         Some(a) if a.id != id => return Err(StoreError::Foreign { path }),
@@ -66,22 +65,21 @@ pub(super) fn open(dir: &Path) -> Result<(Database, SequenceFile), StoreError> {
             path.display()
         ),
     }
-    let file = SequenceFile::open(dir, id, newest)?;
+    let file = SequenceFile::open(dir, id, newest, medium)?;
     Ok((database, file))
 }
 
 /// Makes the database under another name first: a crash half-way leaves nothing that looks like one.
-fn create(dir: &Path, path: &Path) -> Result<(), StoreError> {
+fn create(dir: &Path, path: &Path, medium: &Medium) -> Result<(), StoreError> {
     let new = path.with_extension("redb.new");
     let failed = |e| StoreError::io("create", path, e);
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(failed)?;
-    let database =
-        FileBackend::new(file).and_then(|file| builder().create_with_backend(file)).map_err(|e| StoreError::database("create", path, e))?;
+    let database = medium.new_database(&builder(), file).map_err(|e| StoreError::database("create", path, e))?;
     let id: DatabaseId = rand::random();
     commit(&database, path, |transaction| note_newest(transaction, path, &id, 1))?;
     drop(database);
     fs::rename(&new, path).and_then(|()| sync_dir(dir)).map_err(failed)?;
-    SequenceFile::open(dir, id, 1).map(drop)
+    SequenceFile::open(dir, id, 1, medium).map(drop)
 }
 
 fn builder() -> Builder {
@@ -93,8 +91,8 @@ fn builder() -> Builder {
     builder
 }
 
-fn reopen(path: &Path) -> Result<Database, StoreError> {
-    builder().open(path).map_err(|e| StoreError::database("open", path, e))
+fn reopen(path: &Path, medium: &Medium) -> Result<Database, StoreError> {
+    medium.database(&builder(), path).map_err(|e| StoreError::database("open", path, e))
 }
 
 fn newest(database: &Database, path: &Path) -> Result<(DatabaseId, u64), StoreError> {
@@ -160,7 +158,7 @@ impl Writer {
             // After an IO error redb refuses all work until it is opened anew. What it then holds is what was committed.
             let mut database = self.shared.database.write().unwrap_or_else(PoisonError::into_inner);
             *database = None;
-            match reopen(&self.shared.path) {
+            match reopen(&self.shared.path, &self.shared.medium) {
                 Ok(fresh) => *database = Some(fresh),
                 Err(e) => tracing::error!("{e}"),
             }
@@ -171,7 +169,7 @@ impl Writer {
     fn try_write(&mut self, group: &[Write]) -> Result<u64, StoreError> {
         let path = &self.shared.path;
         if self.shared.database.read().unwrap_or_else(PoisonError::into_inner).is_none() {
-            let fresh = reopen(path)?;
+            let fresh = reopen(path, &self.shared.medium)?;
             *self.shared.database.write().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
         }
         let guard = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);

@@ -20,6 +20,8 @@ pub struct Daemon {
     args: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
+    /// What is set in its environment at the next start.
+    pub variable: Option<(&'static str, String)>,
 }
 
 impl Daemon {
@@ -29,7 +31,7 @@ impl Daemon {
         fs::create_dir_all(&dir).unwrap();
         let own = ["--role", role, "--datadir", &dir.display().to_string()].map(str::to_owned);
         let args = own.into_iter().chain(flags.iter().cloned()).collect();
-        Daemon { client: Client::new(&dir), log: root.join(format!("{role}.log")), dir, args, child: None }
+        Daemon { client: Client::new(&dir), log: root.join(format!("{role}.log")), dir, args, child: None, variable: None }
     }
 
     /// Writes its `xennet.toml`.
@@ -47,7 +49,9 @@ impl Daemon {
     /// Starts it and waits until it takes commands.
     pub async fn start(&mut self) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        self.child = Some(self.program().stderr(log).spawn().unwrap());
+        let mut program = self.program();
+        program.envs(self.variable.clone());
+        self.child = Some(program.stderr(log).spawn().unwrap());
         wait_until("the daemon's control socket", 120, async || {
             self.must_run();
             self.client.is_there().await
@@ -61,6 +65,15 @@ impl Daemon {
         if let Some(status) = child.try_wait().unwrap() {
             panic!("{} ended, {status}:\n{}", XENNETD, tail(&self.log, 5));
         }
+    }
+
+    /// Whether it has died since its start.
+    pub fn has_died(&mut self) -> bool {
+        let died = self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_some());
+        if died {
+            self.child = None;
+        }
+        died
     }
 
     pub fn pid(&self) -> u32 {

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod books;
+mod crashes;
 mod cuts;
 mod daemon;
 mod left_alone;

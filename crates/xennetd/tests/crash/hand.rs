@@ -1,0 +1,228 @@
+//! Keeps both sides' leases in real stores on disks that forget, and lets a process die at a numbered step.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bitcoin::consensus::encode::serialize;
+use bitcoin::{OutPoint, Transaction, TxOut};
+use bitcoinkernel::{PrecomputedTransactionData, ScriptPubkey, VERIFY_ALL, verify};
+use tempfile::TempDir;
+use xennet_lease::{Account, Lease, LedgerEntry};
+use xennet_task::LeaseId;
+use xennetd::store::{Batch, Medium, Store, StoreError, Table};
+
+use crate::forgetful::{Fault, Forgetful};
+use crate::pair::{Hand, Who};
+
+/// Where a process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// It is killed at this step; what it gave to the system is written.
+    Kill { step: u64 },
+    /// The power fails at this step; what was not synced is gone, but for what these bits choose.
+    PowerLoss { step: u64, survives: u64 },
+    /// Something is wrong with the disk from this operation on.
+    Disk(Fault),
+}
+
+/// What was seen, shared with whoever reports it.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// Steps of either side so far.
+    pub steps: [u64; 2],
+    /// Disk operations of either side until its death.
+    pub operations: [u64; 2],
+    /// Different steps by name.
+    pub names: BTreeSet<String>,
+    pub deaths: u64,
+    /// Whose processes are dead now.
+    pub dead: [bool; 2],
+    /// Writes refused by a full disk.
+    pub refused: u64,
+    /// What is wrong.
+    pub faults: Vec<String>,
+    /// Transactions that end a channel and were given to the chain.
+    pub endings: u64,
+}
+
+struct Keeper {
+    disk: Forgetful,
+    store: Option<Store>,
+    dir: TempDir,
+    /// The newest revision that the store has acknowledged, and its total.
+    acknowledged: (u64, u64),
+    /// What it was asked to write after that.
+    offered: Option<(u64, u64)>,
+}
+
+pub struct Harmful {
+    keepers: [Keeper; 2],
+    /// Who is to die next, and the others after that.
+    doomed: VecDeque<(Who, Death)>,
+    /// A store that says that all is written, and writes nothing.
+    lying: bool,
+    armed: bool,
+    pub record: Rc<RefCell<Record>>,
+}
+
+pub fn place(who: Who) -> usize {
+    usize::from(who == Who::Node)
+}
+
+fn revision(lease: &Lease) -> (u64, u64) {
+    (lease.revision, lease.account.as_ref().map_or(0, Account::total_sat))
+}
+
+impl Harmful {
+    pub fn new(doomed: &[(Who, Death)], lying: bool) -> Harmful {
+        let keeper = || {
+            let (disk, dir) = (Forgetful::default(), tempfile::tempdir().unwrap());
+            let store = Store::open_on(dir.path(), Medium::Through(Arc::new(disk.clone()))).unwrap();
+            Keeper { disk, store: Some(store), dir, acknowledged: (0, 0), offered: None }
+        };
+        Harmful { keepers: [keeper(), keeper()], doomed: doomed.iter().copied().collect(), lying, armed: false, record: Rc::default() }
+    }
+
+    /// Operations of the disks are counted from the first step on.
+    fn arm(&mut self) {
+        if std::mem::replace(&mut self.armed, true) {
+            return;
+        }
+        for (who, keeper) in [Who::Publisher, Who::Node].into_iter().zip(&self.keepers) {
+            let fault = match self.doomed.front() {
+                Some((doomed, Death::Disk(fault))) if *doomed == who => Some(*fault),
+                _ => None,
+            };
+            keeper.disk.arm(fault);
+        }
+    }
+
+    fn fault(&self, what: String) {
+        self.record.borrow_mut().faults.push(what);
+    }
+
+    /// The process is gone, and with it whatever only it knew.
+    fn die(&mut self, who: Who) {
+        let keeper = &mut self.keepers[place(who)];
+        let mut record = self.record.borrow_mut();
+        record.deaths += 1;
+        record.dead[place(who)] = true;
+        keeper.store = None;
+        self.doomed.pop_front();
+    }
+}
+
+impl Hand for Harmful {
+    fn step(&mut self, who: Who, what: &dyn Fn() -> String) -> bool {
+        self.arm();
+        let nth = {
+            let mut record = self.record.borrow_mut();
+            let nth = record.steps[place(who)];
+            record.steps[place(who)] += 1;
+            if self.doomed.is_empty() {
+                record.names.insert(format!("{who:?} {}", what()));
+            }
+            nth
+        };
+        match self.doomed.front().copied() {
+            Some((doomed, Death::Kill { step })) if doomed == who && nth >= step => {
+                self.die(who);
+                false
+            }
+            Some((doomed, Death::PowerLoss { step, survives })) if doomed == who && nth >= step => {
+                self.keepers[place(who)].disk.lose_power(survives);
+                self.die(who);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    fn keep(&mut self, who: Who, lease: &Lease, entries: &[&LedgerEntry]) -> bool {
+        let id = lease.id;
+        if self.lying && self.armed {
+            let keeper = &mut self.keepers[place(who)];
+            (keeper.acknowledged, keeper.offered) = (revision(lease), None);
+            return true;
+        }
+        loop {
+            let keeper = &mut self.keepers[place(who)];
+            let mut batch = Batch::new();
+            batch.put_json(Table::Leases, &id.0, lease).unwrap();
+            for entry in entries {
+                batch.append(id, entry).unwrap();
+            }
+            keeper.offered = Some(revision(lease));
+            let answer = keeper.store.as_ref().expect("a living process has its store").persist_blocking(batch, ());
+            if self.record.borrow().deaths == 0 {
+                self.record.borrow_mut().operations[place(who)] = keeper.disk.operations();
+            }
+            match answer {
+                Ok(persisted) => {
+                    persisted.into_inner();
+                    (keeper.acknowledged, keeper.offered) = (revision(lease), None);
+                    return true;
+                }
+                Err(_) if keeper.disk.is_off() => {
+                    self.die(who);
+                    return false;
+                }
+                // As the daemon: nothing is done until the disk takes it.
+                Err(unpersisted) if matches!(unpersisted.error, StoreError::DiskFull { .. }) => self.record.borrow_mut().refused += 1,
+                Err(unpersisted) => {
+                    let error = unpersisted.error;
+                    self.fault(format!("{who:?}: {error}"));
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn kept(&mut self, who: Who) -> (Lease, Vec<LedgerEntry>) {
+        self.record.borrow_mut().dead[place(who)] = false;
+        let keeper = &mut self.keepers[place(who)];
+        keeper.disk.turn_on();
+        keeper.disk.arm(None);
+        let store = Store::open_on(keeper.dir.path(), Medium::Through(Arc::new(keeper.disk.clone()))).unwrap();
+        let mut leases: Vec<(Vec<u8>, Lease)> = store.scan_json(Table::Leases).unwrap();
+        assert_eq!(leases.len(), 1, "one lease is kept");
+        let lease = leases.remove(0).1;
+        let ledger = ledger(&store, lease.id);
+        keeper.store = Some(store);
+        // M1: the last acknowledged state, or the one after it; never older, never anything else.
+        let (found, acknowledged, offered) = (revision(&lease), keeper.acknowledged, keeper.offered);
+        if found != acknowledged && Some(found) != offered {
+            self.fault(format!("M1: {who:?} finds revision {found:?}, acknowledged was {acknowledged:?}, offered {offered:?}"));
+        }
+        (lease, ledger)
+    }
+
+    fn judge(&mut self, transaction: &Transaction, account: Option<&Account>) {
+        let Some((account, outpoint)) = account.and_then(|account| Some((account, account.outpoint?))) else { return };
+        if transaction.input.iter().any(|input| input.previous_output == outpoint) {
+            self.record.borrow_mut().endings += 1;
+            if !valid(transaction, outpoint, &account.terms.funding_output()) {
+                self.fault(format!("Bitcoin Core does not let {} spend the channel", transaction.compute_txid()));
+            }
+        }
+    }
+}
+
+fn ledger(store: &Store, id: LeaseId) -> Vec<LedgerEntry> {
+    let page = store.ledger(id, 0, 100_000).unwrap();
+    page.entries
+}
+
+/// Whether Bitcoin Core's interpreter lets the transaction, which spends nothing else, spend this output.
+fn valid(transaction: &Transaction, outpoint: OutPoint, output: &TxOut) -> bool {
+    if transaction.input.len() != 1 || transaction.input[0].previous_output != outpoint {
+        return false;
+    }
+    let kernel = bitcoinkernel::Transaction::new(&serialize(transaction)).unwrap();
+    let script = ScriptPubkey::new(output.script_pubkey.as_bytes()).unwrap();
+    let spent = bitcoinkernel::TxOut::new(&script, output.value.to_sat() as i64);
+    let data = PrecomputedTransactionData::new(&kernel, &[spent]).unwrap();
+    verify(&script, Some(output.value.to_sat() as i64), &kernel, 0, Some(VERIFY_ALL), &data).is_ok()
+}

@@ -1,0 +1,319 @@
+//! The programme: each way a lease can go, once whole, then once for each step at which a process can die.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use xennet_lease::{CloseReason, Input, Lease, LedgerKind, Stage};
+use xennet_rama::Spend;
+use xennet_task::PayoutInterval;
+
+use crate::forgetful::Fault;
+use crate::hand::{Death, Harmful, Record, place};
+use crate::pair::{Pair, Who};
+
+const INTERVAL: Duration = Duration::from_secs(2);
+/// Payments after which a lease is ended.
+const PAYMENTS: u32 = 3;
+/// How long a process that died stays away, ticks of the simulated clock.
+const AWAY: u32 = 7;
+/// What a total is rounded to on the chain.
+const ROUNDED_MSAT: u64 = 1_000;
+
+/// A way that a lease can go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Paid after each interval, closed by the publisher.
+    Arrears,
+    /// Paid before each interval, closed by the publisher.
+    Advance,
+    /// The publisher goes away for good; the node closes alone.
+    PublisherGone,
+    /// The node goes away for good; the publisher waits for the refund.
+    NodeGone,
+    /// The tunnel is cut in between.
+    Cut,
+}
+
+impl Way {
+    pub const ALL: [Way; 5] = [Way::Arrears, Way::Advance, Way::PublisherGone, Way::NodeGone, Way::Cut];
+
+    /// Who can die in it without being gone anyway.
+    fn sides(self) -> &'static [Who] {
+        match self {
+            Way::PublisherGone => &[Who::Node],
+            Way::NodeGone => &[Who::Publisher],
+            _ => &[Who::Publisher, Who::Node],
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Way::Arrears => "paid in arrears, closed",
+            Way::Advance => "paid in advance, closed",
+            Way::PublisherGone => "publisher gone, node closes",
+            Way::NodeGone => "node gone, refund",
+            Way::Cut => "tunnel cut, closed",
+        }
+    }
+}
+
+/// What came of all runs.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Steps of the whole runs, at each of which a process was made to die.
+    pub steps: u64,
+    /// Disk operations, at each of which power was lost and the disk was full.
+    pub operations: u64,
+    /// Different steps, by stage, event and what was being done.
+    pub names: BTreeSet<String>,
+    pub runs: u64,
+    pub crashes: u64,
+    pub restarts: u64,
+    /// Writes that a full disk refused.
+    pub refused: u64,
+    /// The worst loss of either side, thousandths of interval × rate.
+    pub worst_loss_permille: u64,
+    /// Satoshi on the chain that no ledger accounts for, and satoshi left in channels.
+    pub unaccounted_sat: u64,
+    /// Transactions that end a channel, each judged by Bitcoin Core's interpreter.
+    pub endings: u64,
+    pub violations: Vec<String>,
+}
+
+/// Runs everything, every `stride`-th step. `said` hears how far it is.
+pub fn run(stride: u64, mut said: impl FnMut(&str, u64, u64)) -> Tally {
+    let mut tally = Tally::default();
+    for way in Way::ALL {
+        let whole = one(way, &[], false, &mut tally);
+        tally.names.extend(whole.names.iter().cloned());
+        let mut deaths: Vec<Vec<(Who, Death)>> = Vec::new();
+        for who in way.sides() {
+            let place = usize::from(*who == Who::Node);
+            let (steps, operations) = (whole.steps[place], whole.operations[place]);
+            tally.steps += steps;
+            tally.operations += operations;
+            let chosen = |count: u64, offset: u64| (0..count).filter(move |nth| (nth + offset).is_multiple_of(stride));
+            deaths.extend(chosen(steps, 0).map(|step| vec![(*who, Death::Kill { step })]));
+            // Which unsynced writes survive is different each time, all and none among them.
+            let survives = |nth: u64| match nth % 4 {
+                0 => 0,
+                1 => u64::MAX,
+                _ => nth.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            };
+            deaths.extend(chosen(steps, 1).map(|step| vec![(*who, Death::PowerLoss { step, survives: survives(step) })]));
+            deaths.extend(chosen(operations, 2).map(|at| vec![(*who, Death::Disk(Fault::PowerLoss { at, survives: survives(at) }))]));
+            deaths.extend(chosen(operations, 3).map(|at| vec![(*who, Death::Disk(Fault::Full { at, times: 1 + at % 3 }))]));
+            // And again soon after it came back, the same side or the other.
+            for second in way.sides() {
+                let (count, from) = (steps, u64::from(who != second));
+                deaths.extend(chosen(count, 4 + from).map(|step| {
+                    let again = step + 1 + step.wrapping_mul(0x9e37_79b9) % 24;
+                    vec![(*who, Death::Kill { step }), (*second, Death::PowerLoss { step: again, survives: survives(again) })]
+                }));
+            }
+        }
+        let all = deaths.len() as u64;
+        for (nth, death) in deaths.into_iter().enumerate() {
+            said(way.name(), nth as u64, all);
+            one(way, &death, false, &mut tally);
+        }
+    }
+    tally
+}
+
+/// One lease, and what it came to.
+pub fn one(way: Way, deaths: &[(Who, Death)], lying: bool, tally: &mut Tally) -> Record {
+    let payout = if way == Way::Advance { PayoutInterval::InAdvance(INTERVAL) } else { PayoutInterval::InArrears(INTERVAL) };
+    let hand = Harmful::new(deaths, lying);
+    let record = Rc::clone(&hand.record);
+    let mut pair = Pair::new(payout).with_hand(Box::new(hand));
+    let mut scene = Scene { way, record: Rc::clone(&record), away: [None; 2], restarts: 0, gone: None };
+    scene.play(&mut pair);
+    let mut wrong = scene.check(&pair, tally);
+    drop(pair);
+    let record = Rc::try_unwrap(record).map_or_else(|shared| shared.take(), RefCell::into_inner);
+    wrong.extend(record.faults.iter().cloned());
+    tally.violations.extend(wrong.into_iter().map(|what| format!("{}, {deaths:?}: {what}", way.name())));
+    tally.runs += 1;
+    tally.crashes += record.deaths;
+    tally.restarts += scene.restarts;
+    tally.refused += record.refused;
+    tally.endings += record.endings;
+    if deaths.first().is_some_and(|(_, death)| !matches!(death, Death::Disk(Fault::Full { .. }))) && record.deaths == 0 {
+        // Steps are counted in a run in which nobody dies, so each must be reached when nothing was different until then.
+        tally.violations.push(format!("{}, {deaths:?}: it was not reached", way.name()));
+    }
+    record
+}
+
+struct Scene {
+    way: Way,
+    record: Rc<RefCell<Record>>,
+    /// Ticks until the dead process comes back.
+    away: [Option<u32>; 2],
+    restarts: u64,
+    /// Who is gone for good.
+    gone: Option<Who>,
+}
+
+impl Scene {
+    fn play(&mut self, pair: &mut Pair) {
+        let paid = |pair: &Pair, count: u32| pair.node.lease.account.as_ref().is_some_and(|account| account.payments >= count);
+        let over = |pair: &Pair| pair.both_over();
+        self.until(pair, 200, &|pair| paid(pair, PAYMENTS - 1) || over(pair));
+        match self.way {
+            Way::Cut => {
+                pair.reachable = false;
+                pair.cut();
+                self.until(pair, 5, &|_| false);
+                pair.reachable = true;
+            }
+            Way::PublisherGone => self.gone = Some(Who::Publisher),
+            Way::NodeGone => self.gone = Some(Who::Node),
+            _ => {}
+        }
+        if let Some(gone) = self.gone {
+            pair.kill(gone);
+        } else {
+            self.until(pair, 200, &|pair| paid(pair, PAYMENTS) || over(pair));
+        }
+        if self.gone != Some(Who::Publisher) {
+            // Whoever is dead now is told when it is back: its user still wants an end.
+            self.until(pair, 10, &|pair| pair.publisher.alive);
+            pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
+            self.until(pair, 10, &|pair| pair.publisher.alive);
+            if !pair.publisher.lease.is_over() && pair.publisher.lease.stage == Stage::Live {
+                pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
+            }
+        }
+        let gone = self.gone;
+        let ended = move |pair: &Pair| {
+            (gone == Some(Who::Publisher) || pair.publisher.lease.is_over()) && (gone == Some(Who::Node) || pair.node.lease.is_over())
+        };
+        if self.way == Way::NodeGone {
+            let refund = pair.publisher.lease.account.as_ref().map_or(0, |account| account.terms.refund_height);
+            while pair.height < refund {
+                pair.mine();
+                if pair.height.is_multiple_of(64) || pair.height + 3 > refund {
+                    self.tick(pair);
+                }
+            }
+        }
+        self.until(pair, 900, &ended);
+        self.until(pair, 60, &|_| false);
+    }
+
+    fn until(&mut self, pair: &mut Pair, seconds: u64, holds: &dyn Fn(&Pair) -> bool) {
+        for _ in 0..seconds * 5 {
+            if holds(pair) && self.away == [None; 2] {
+                return;
+            }
+            self.tick(pair);
+        }
+    }
+
+    fn tick(&mut self, pair: &mut Pair) {
+        pair.step();
+        let dead = self.record.borrow().dead;
+        for who in [Who::Publisher, Who::Node] {
+            if !dead[place(who)] || self.gone == Some(who) {
+                continue;
+            }
+            let away = &mut self.away[place(who)];
+            match *away {
+                None => *away = Some(AWAY),
+                Some(0) => {
+                    *away = None;
+                    self.restarts += 1;
+                    pair.restart(who);
+                }
+                Some(left) => *away = Some(left - 1),
+            }
+        }
+    }
+
+    /// M1 is checked at each restart; here are the others.
+    fn check(&self, pair: &Pair, tally: &mut Tally) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (who, party) in [(Who::Publisher, &pair.publisher), (Who::Node, &pair.node)] {
+            if self.gone != Some(who) && !party.lease.is_over() {
+                wrong.push(format!("{who:?} is still {:?}", party.lease.stage));
+            }
+        }
+        let total = |lease: &Lease| lease.account.as_ref().map_or(0, xennet_lease::Account::total_sat);
+        if total(&pair.node.lease) > total(&pair.publisher.lease) {
+            wrong.push("M1: the node holds what the publisher does not know to have signed".to_owned());
+        }
+        // M5: nothing beyond the budget.
+        if total(&pair.publisher.lease) > 10_000_000 {
+            wrong.push("M5: more is signed than the budget".to_owned());
+        }
+        // M2: who lost what, by the simulated clock and chain.
+        if pair.publisher.lease.proposal.is_some() && self.gone != Some(Who::Node) {
+            let (worth, paid, interval) = (pair.worth_msat(), pair.paid_msat(), pair.interval_msat());
+            let prepaid = if self.way == Way::Advance { interval } else { 0 };
+            let lost = worth.saturating_sub(paid + ROUNDED_MSAT).max(paid.saturating_sub(worth + prepaid + ROUNDED_MSAT));
+            tally.worst_loss_permille = tally.worst_loss_permille.max(lost * 1_000 / interval.max(1));
+            if lost > interval {
+                wrong.push(format!("M2: {lost} msat are lost, an interval is {interval} msat (worth {worth}, paid {paid})"));
+            }
+        }
+        // M3: every satoshi that went into a channel is in an output of its end or in its fee, and both ledgers say so.
+        let unaccounted = self.unaccounted_sat(pair, &mut wrong);
+        tally.unaccounted_sat += unaccounted;
+        wrong
+    }
+
+    fn unaccounted_sat(&self, pair: &Pair, wrong: &mut Vec<String>) -> u64 {
+        let mut unaccounted = 0;
+        let fundings: Vec<_> =
+            pair.chain.iter().map(|(tx, _)| tx).filter(|tx| tx.output.len() == 2 && tx.output[0].script_pubkey.is_p2wsh()).collect();
+        for funding in fundings {
+            let (txid, sat) = (funding.compute_txid(), funding.output[1].value.to_sat());
+            let spends = |tx: &&bitcoin::Transaction| {
+                tx.input.iter().any(|input| input.previous_output.txid == txid && input.previous_output.vout == 1)
+            };
+            let Some(end) = pair.chain.iter().map(|(tx, _)| tx).find(spends) else {
+                wrong.push(format!("M3: {sat} sat are still in the channel {txid}"));
+                unaccounted += sat;
+                continue;
+            };
+            let Some(account) = pair.publisher.lease.account.as_ref().filter(|account| account.outpoint.is_some_and(|at| at.txid == txid))
+            else {
+                wrong.push(format!("M3: the publisher does not know of the channel {txid}"));
+                unaccounted += sat;
+                continue;
+            };
+            let out: u64 = end.output.iter().map(|output| output.value.to_sat()).sum();
+            let (paid, fee, back) = match account.terms.spend_in(account.outpoint.unwrap(), end) {
+                Some(Spend::Close { total_sat, .. }) => {
+                    let fee = sat - out;
+                    (total_sat - fee, fee, sat - total_sat)
+                }
+                Some(Spend::Refund { .. }) => (0, sat - out, out),
+                None => {
+                    wrong.push(format!("M3: {} ends the channel in an unknown way", end.compute_txid()));
+                    unaccounted += sat;
+                    continue;
+                }
+            };
+            unaccounted += sat.abs_diff(out + fee) + sat.abs_diff(paid + fee + back);
+            for (who, party) in [(Who::Publisher, &pair.publisher), (Who::Node, &pair.node)] {
+                if self.gone == Some(who) {
+                    continue;
+                }
+                let last = party.ledger.iter().rfind(|entry| matches!(entry.kind, LedgerKind::Settled | LedgerKind::Refunded));
+                match last {
+                    Some(entry) if entry.fee_sat == fee && (entry.kind == LedgerKind::Refunded || entry.paid_sat == paid + fee) => {}
+                    other => {
+                        wrong.push(format!("M3: {who:?}'s ledger ends with {other:?}, the chain says {paid} sat and a fee of {fee} sat"));
+                        unaccounted += paid + fee;
+                    }
+                }
+            }
+        }
+        unaccounted
+    }
+}
