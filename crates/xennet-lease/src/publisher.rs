@@ -10,7 +10,7 @@ use xennet_task::{Msat, Proposal, Rates};
 
 use crate::greeting::Theirs;
 use crate::lease::clip;
-use crate::{Account, Action, CloseReason, EndReason, Ending, Input, Lease, LedgerKind, Message, Purse, Side, Stage};
+use crate::{Account, Action, CloseReason, EndReason, Ending, Input, Lease, LedgerKind, Message, PublisherSide, Purse, Side, Stage};
 
 /// How far the node's tip may be ahead of the publisher's when it considers the proposal, blocks.
 const TIPS_APART_BLOCKS: u32 = 6;
@@ -66,6 +66,12 @@ impl Lease {
     }
 
     fn publisher_start(&mut self, out: &mut Vec<Action>) {
+        if let (Stage::Proposed, Some(proposal), Side::Publisher(PublisherSide { announcement: None, .. })) =
+            (&self.stage, &self.proposal, &self.side)
+        {
+            // Decided, and perhaps never said.
+            out.push(Action::SpreadProposal(Box::new(*proposal)));
+        }
         let building = self.stage == Stage::Agreed;
         let Some(account) = &self.account else { return };
         out.push(Action::Watch(account.terms.script_pubkey()));
@@ -88,6 +94,10 @@ impl Lease {
         if let Some(side) = self.publisher() {
             // The node says so again if its guest still stands still.
             side.paused = false;
+        }
+        if self.stage == Stage::Measuring && self.restarted {
+            // The process that was measuring is gone.
+            out.push(Action::Measure);
         }
         if self.stage == Stage::Proposed {
             self.say_proposal(out);

@@ -57,6 +57,7 @@ fn nobody_dials() -> Pair {
 fn cut_while_measuring_and_never_agreed() -> Pair {
     let mut pair = new();
     pair.overlay = false;
+    pair.opens = false;
     until(&mut pair, |pair| pair.publisher.lease.stage == Stage::Measuring);
     pair.cut();
     until(&mut pair, Pair::both_over);

@@ -11,7 +11,7 @@ use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
 use secp256k1::{Keypair, SecretKey};
 use xennet_identity::{Anchor, Identity, Role};
-use xennet_lease::{Action, Input, Lease, LedgerEntry, Machine, NodeSide, PublisherSide, Secret, Side, Stage};
+use xennet_lease::{Action, Input, Lease, LedgerEntry, Machine, Message, NodeSide, PublisherSide, Secret, Side, Stage};
 use xennet_meter::Figures;
 use xennet_task::{
     Acceptance, AnnouncementHash, Compute, LeaseRange, PayoutInterval, Proposal, Rates, Requirements, Storage, Task, TaskId,
@@ -61,6 +61,8 @@ pub struct Pair {
     pub black_hole: bool,
     /// The overlay carries proposals.
     pub overlay: bool,
+    /// The node opens proposals that come through the tunnel.
+    pub opens: bool,
     pub machine_runs: bool,
     paused: bool,
     pub height: u32,
@@ -189,6 +191,7 @@ impl Pair {
             reachable: true,
             black_hole: false,
             overlay: true,
+            opens: true,
             machine_runs: false,
             paused: false,
             height: 120,
@@ -223,6 +226,11 @@ impl Pair {
     fn carry_out(&mut self, who: Who, action: Action) {
         let other = if who == Who::Publisher { Who::Node } else { Who::Publisher };
         match action {
+            Action::Send(Message::Proposal { .. }) if self.tunnel_up && !self.black_hole && self.opens => {
+                // The daemon opens it, as it does with one from the overlay.
+                let proposal = self.publisher.lease.proposal.unwrap();
+                self.later(LATENCY_MS, Who::Node, true, Input::Proposal(proposal));
+            }
             Action::Send(message) if self.tunnel_up && !self.black_hole => {
                 let bytes = message.encode();
                 let message = xennet_lease::Message::decode(&bytes).unwrap();

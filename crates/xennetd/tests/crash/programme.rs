@@ -242,6 +242,10 @@ impl Scene {
                 wrong.push(format!("{who:?} is still {:?}", party.lease.stage));
             }
         }
+        // A death is no reason for a lease to come to nothing.
+        if self.gone.is_none() && !matches!(pair.publisher.lease.stage, Stage::Settled { .. }) {
+            wrong.push(format!("the lease came to nothing: {:?}, {:?}", pair.publisher.lease.stage, pair.node.lease.stage));
+        }
         let total = |lease: &Lease| lease.account.as_ref().map_or(0, xennet_lease::Account::total_sat);
         if total(&pair.node.lease) > total(&pair.publisher.lease) {
             wrong.push("M1: the node holds what the publisher does not know to have signed".to_owned());
