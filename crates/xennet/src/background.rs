@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use xennetd::config::{ConfigArgs, noted_role};
+use xennetd::config::{Config, ConfigArgs, PASSPHRASE_VARIABLE, noted_role};
 use xennetd::control::{Client, Command, Role};
+use xennetd::wallet::{self, Kept, Passphrase, Wallet};
 
 use crate::fail::{Fail, chain};
 use crate::progress::Progress;
@@ -42,11 +43,21 @@ pub async fn ensure(settings: &ConfigArgs, client: &Client, progress: &Progress)
     let (mut log, log_path) = open_log(&data_dir)?;
     let begin = log.seek(SeekFrom::End(0)).map_err(|e| cannot_log(&log_path, e))?;
     let mut command = std::process::Command::new(&program);
-    command.args(flags(settings, &data_dir)?).stdin(Stdio::null()).stdout(Stdio::null());
+    let passphrase = passphrase(settings)?;
+    command.args(flags(settings, &data_dir)?).stdout(Stdio::null());
+    match &passphrase {
+        // A pipe has no name that others could open, and what was in it is gone once it is read.
+        Some(_) => command.stdin(Stdio::piped()).env(PASSPHRASE_VARIABLE, "/dev/stdin"),
+        None => command.stdin(Stdio::null()),
+    };
     command.stderr(log.try_clone().map_err(|e| cannot_log(&log_path, e))?);
     // In a process group of its own, Ctrl-C here does not end it in the middle of a lease.
     command.process_group(0);
     let mut child = command.spawn().map_err(|e| Fail::new(format!("cannot start {}", program.display())).because(e))?;
+    if let (Some(passphrase), Some(mut stdin)) = (passphrase, child.stdin.take()) {
+        // A daemon that does not read it ends, and says why.
+        let _ = passphrase.write_line(&mut stdin);
+    }
     progress.doing("starting the daemon");
     wait_until_ready(client, &mut child).await.map_err(|why| {
         let said = last_words(&mut log, begin);
@@ -55,6 +66,15 @@ pub async fn ensure(settings: &ConfigArgs, client: &Client, progress: &Progress)
     })?;
     progress.say(&format!("no daemon ran, so one was started (pid {}, log {})", child.id(), log_path.display()));
     Ok(Daemon::Started)
+}
+
+/// The passphrase that the daemon will ask for and cannot, for it has no terminal.
+fn passphrase(settings: &ConfigArgs) -> Result<Option<Passphrase>, Fail> {
+    let config = Config::load(settings, Role::Publisher)?;
+    if config.wallet.passphrase_file.is_some() || Wallet::kept(&config.data_dir) != Kept::Encrypted {
+        return Ok(None);
+    }
+    wallet::ask("passphrase of the wallet: ").map_err(|why| Fail::new(format!("{why:#}")))
 }
 
 /// The flags to start the daemon with: those given, else those of last time. A lease's node dials the address it was told, and a

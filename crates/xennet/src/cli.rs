@@ -167,6 +167,104 @@ pub enum WalletOrder {
     /// Show an address to pay to
     #[command(after_help = "Example:\n  xennet wallet address")]
     Address,
+    /// List what moved its money, with fees and the balance after each
+    #[command(after_help = "Example:\n  xennet wallet history --json | jq 'map(.fee_sat) | add'")]
+    History,
+    /// Pay to an address
+    #[command(after_help = "Examples:\n  \
+            xennet wallet send --dry-run bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4 50_000\n  \
+            xennet wallet send bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4 all")]
+    Send(SendArgs),
+    /// Raise the fee of a transaction that waits
+    #[command(after_help = "Example:\n  \
+            xennet wallet bump 5a5b5c5d5e5f505152535455565758595a5b5c5d5e5f50515253545556575859\n\n\
+            A payment is replaced by another one. A funding, a close or an announcement keeps its id, which others wait for: a child that \
+            spends its change pays for both.")]
+    Bump(BumpArgs),
+    /// Make a new wallet, shown once as 12 words
+    #[command(after_help = "Example:\n  xennet wallet create")]
+    Create(CreateArgs),
+    /// Bring a wallet back from its words or a backup
+    #[command(after_help = "Examples:\n  \
+            xennet wallet restore --birthday-height 930_000\n  \
+            xennet wallet restore --no-passphrase < words.txt\n  \
+            xennet wallet restore --backup xennet.backup")]
+    Restore(RestoreArgs),
+    /// Encrypt it with a passphrase, or with another one
+    #[command(after_help = "Example:\n  xennet stop; xennet wallet encrypt")]
+    Encrypt {
+        /// File that holds the new passphrase in its one line [default: it is asked for]
+        #[arg(long, value_name = "FILE")]
+        new_passphrase_file: Option<PathBuf>,
+    },
+    /// Write an encrypted copy to a file, to be kept elsewhere
+    #[command(after_help = "Example:\n  xennet wallet backup /media/stick/xennet.backup")]
+    Backup {
+        /// The file to write; none is ever overwritten
+        file: PathBuf,
+    },
+}
+
+/// See [`WalletOrder::Send`].
+#[derive(Debug, Args)]
+pub struct SendArgs {
+    /// Where to
+    pub address: String,
+    /// Satoshi, or `all`
+    #[arg(value_name = "SAT|all")]
+    pub amount: String,
+    /// Satoshi per virtual byte [default: what the chain estimates]
+    #[arg(long, value_name = "SAT/VB", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub feerate: Option<u64>,
+    /// Only say what it would cost now
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Send without being asked
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// See [`WalletOrder::Bump`].
+#[derive(Debug, Args)]
+pub struct BumpArgs {
+    /// The transaction that waits
+    pub txid: String,
+    /// Satoshi per virtual byte [default: what the chain estimates, and half as much again as it paid]
+    #[arg(long, value_name = "SAT/VB", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub feerate: Option<u64>,
+    /// Only say what it would cost now
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do it without being asked
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// See [`WalletOrder::Create`].
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// Keep the words readable by whoever can read the data directory; for play money
+    #[arg(long)]
+    pub no_passphrase: bool,
+}
+
+/// See [`WalletOrder::Restore`].
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// A file that `xennet wallet backup` wrote [default: the words are asked for, or read from stdin]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["no_passphrase", "birthday_height"])]
+    pub backup: Option<PathBuf>,
+    /// Keep the words readable by whoever can read the data directory; for play money
+    #[arg(long)]
+    pub no_passphrase: bool,
+    /// Block before which it has no coins; a later one saves time
+    #[arg(long, value_name = "HEIGHT", default_value_t = 0, value_parser = height)]
+    pub birthday_height: u32,
+}
+
+/// A height, with or without separators.
+fn height(text: &str) -> Result<u32, std::num::ParseIntError> {
+    text.replace(['_', ','], "").parse()
 }
 
 /// What to do as a node.

@@ -10,7 +10,7 @@ use xennetd::config::{ConfigArgs, noted_role};
 use xennetd::control::{Client, ClientError, Command, IdentityView, LeaseId, LeaseView, LedgerPage, Reply, Role, TaskFile, TaskView, What};
 
 use crate::background::{self, Daemon};
-use crate::cli::{Cli, IdentityOrder, LedgerArgs, NodeOrder, Order, PublishArgs, Side, WalletOrder};
+use crate::cli::{Cli, IdentityOrder, LedgerArgs, NodeOrder, Order, PublishArgs, Side};
 use crate::fail::Fail;
 use crate::fee;
 use crate::progress::Progress;
@@ -48,14 +48,7 @@ impl Context {
                 Reply::Identities(all) => show::print(self.json, &all, |all| show::identities(all))?,
                 other => return Err(strange(&other)),
             },
-            Order::Wallet { order: WalletOrder::Balance } => match self.ask(Command::WalletBalance {}).await? {
-                Reply::Balance(balance) => show::print(self.json, &balance, show::balance)?,
-                other => return Err(strange(&other)),
-            },
-            Order::Wallet { order: WalletOrder::Address } => match self.ask(Command::WalletAddress {}).await? {
-                Reply::Address(address) => show::print(self.json, &address, |a| format!("{}\n", a.address))?,
-                other => return Err(strange(&other)),
-            },
+            Order::Wallet { order } => self.wallet(order).await?,
             // `main` runs a node itself: it needs no runtime of ours.
             Order::Node { order: NodeOrder::Run } => return Ok(xennetd::program::run(&self.settings, Role::Node)),
             Order::Publish(args) => self.publish(&args).await?,
@@ -102,7 +95,7 @@ impl Context {
     }
 
     /// Asks the daemon, starting it where needed.
-    async fn ask(&self, command: Command) -> Result<Reply, Fail> {
+    pub(crate) async fn ask(&self, command: Command) -> Result<Reply, Fail> {
         self.daemon().await?;
         Ok(self.client.command(&command).await?)
     }

@@ -11,6 +11,7 @@ mod resolve;
 mod run;
 mod show;
 mod ssh;
+mod wallet;
 
 use std::process::ExitCode;
 

@@ -11,3 +11,4 @@ pub mod keys;
 pub mod mining;
 pub mod program;
 pub mod store;
+pub mod wallet;

@@ -6,12 +6,14 @@
 //! meanwhile takes others. Reservations live as long as the process: a daemon that has kept an unsent transaction calls
 //! [`Wallet::reserve`] for it after a restart.
 
+mod backup;
 mod birthday;
 mod error;
 mod history;
 mod notes;
 mod open;
 mod passphrase;
+mod pay;
 mod prepare;
 mod seed;
 mod spend;
@@ -35,6 +37,7 @@ pub use self::error::WalletError;
 pub use self::history::{HistoryEntry, Kind};
 use self::open::Access;
 pub use self::passphrase::{Passphrase, PassphraseError};
+pub use self::pay::{Bump, Sum};
 pub use self::prepare::PreparedAnnouncement;
 pub use self::seed::{Birthday, Kept, Protection, Seed};
 pub use self::words::{Words, WordsError};

@@ -89,6 +89,12 @@ impl Passphrase {
         Passphrase::new(line)
     }
 
+    /// Writes it as the one line of a file, for a process that reads it with [`Passphrase::read`].
+    pub fn write_line(&self, to: &mut impl std::io::Write) -> std::io::Result<()> {
+        to.write_all(self.0.as_bytes())?;
+        to.write_all(b"\n")
+    }
+
     /// Whether it may protect something new.
     pub fn check_new(&self) -> Result<(), PassphraseError> {
         let length = self.0.chars().count();

@@ -145,10 +145,7 @@ pub(super) fn write_sealed(dir: &Path, network: Network, seed: &Seed, passphrase
 pub(super) fn read_sealed(dir: &Path, network: Network, passphrase: &Passphrase) -> Result<Seed, WalletError> {
     let path = dir.join(SEALED);
     let file = read_file(&path)?.ok_or_else(|| WalletError::NoWallet { dir: dir.to_owned() })?;
-    let opened = vault::open(Content::Seed, &file, passphrase, &path)?;
-    let content: SeedContent =
-        serde_json::from_slice(&opened).map_err(|why| WalletError::Damaged { path: path.clone(), why: why.to_string() })?;
-    let seed = content.seed(network, &path)?;
+    let seed = open_sealed(&file, network, passphrase, &path)?;
     if let Some(plain) = read_plain(dir)? {
         let left = dir.join(PLAIN);
         if plain != seed.words {
@@ -158,6 +155,22 @@ pub(super) fn read_sealed(dir: &Path, network: Network, passphrase: &Passphrase)
         remove_plain(dir)?;
     }
     Ok(seed)
+}
+
+/// The seed in the bytes of a sealed file; `path` is where they come from.
+pub(super) fn open_sealed(file: &[u8], network: Network, passphrase: &Passphrase, path: &Path) -> Result<Seed, WalletError> {
+    let opened = vault::open(Content::Seed, file, passphrase, path)?;
+    let content: SeedContent =
+        serde_json::from_slice(&opened).map_err(|why| WalletError::Damaged { path: path.to_owned(), why: why.to_string() })?;
+    content.seed(network, path)
+}
+
+/// A file from elsewhere, whoever may read it: it is encrypted.
+pub(super) fn read_any(path: &Path) -> Result<Vec<u8>, WalletError> {
+    let file = File::open(path).map_err(WalletError::io("cannot open", path))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_SEED).read_to_end(&mut bytes).map_err(WalletError::io("cannot read", path))?;
+    Ok(bytes)
 }
 
 /// The bare words, if there are any.
@@ -178,7 +191,7 @@ pub(super) fn remove_plain(dir: &Path) -> Result<(), WalletError> {
 }
 
 /// A file that only its owner may read; `None` if it is not there.
-fn read_file(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, WalletError> {
+pub(super) fn read_file(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, WalletError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -97,7 +97,7 @@ impl Inner {
     }
 
     /// Unconfirmed coins from others: who made them can still replace the transaction and take them back.
-    fn untrusted(&self) -> HashSet<OutPoint> {
+    pub(super) fn untrusted(&self) -> HashSet<OutPoint> {
         let graph = self.bdk.tx_graph();
         let is_own = |input: &TxIn| {
             let at = input.previous_output;
@@ -111,7 +111,7 @@ impl Inner {
             .collect()
     }
 
-    fn worth(&self, coins: &HashSet<OutPoint>) -> u64 {
+    pub(super) fn worth(&self, coins: &HashSet<OutPoint>) -> u64 {
         self.bdk.list_unspent().filter(|coin| coins.contains(&coin.outpoint)).map(|coin| coin.txout.value.to_sat()).sum()
     }
 

@@ -100,6 +100,11 @@ pub(super) fn open(content: Content, file: &[u8], passphrase: &Passphrase, path:
         .map_err(|_| WalletError::WrongPassphrase { path: path.to_owned() })
 }
 
+/// Whether a file is whole and could be opened with its passphrase.
+pub(super) fn intact(content: Content, file: &[u8], path: &Path) -> Result<(), WalletError> {
+    check(content, file).map(|_| ()).map_err(|why| WalletError::Damaged { path: path.to_owned(), why })
+}
+
 /// Everything that can be told without the passphrase, and before any of the machine's memory is taken.
 fn check(content: Content, file: &[u8]) -> Result<Cost, String> {
     if file.len() < HEADER + TAG + SUM {

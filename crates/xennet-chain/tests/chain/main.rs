@@ -5,6 +5,7 @@
 mod announcing;
 mod bounds;
 mod hosting;
+mod paying;
 mod relay;
 mod reorganising;
 mod rig;

@@ -137,6 +137,6 @@ fn word<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-fn or_none(table: &Table, none: &str) -> String {
+pub(super) fn or_none(table: &Table, none: &str) -> String {
     if table.is_empty() { format!("{none}\n") } else { table.to_string() }
 }

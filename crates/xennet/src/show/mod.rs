@@ -2,6 +2,7 @@
 
 mod events;
 mod lists;
+mod money;
 mod single;
 pub mod table;
 mod transaction;
@@ -9,6 +10,7 @@ pub mod units;
 
 pub use events::describe;
 pub use lists::{leases, ledger, tasks};
+pub use money::{history, payment};
 pub use single::{balance, identities, identity, lease, status, task};
 pub use transaction::transaction;
 

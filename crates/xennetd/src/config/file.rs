@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -30,6 +30,9 @@ pub(super) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), 
     if let Some(section) = root.section("chain")? {
         chain::apply(config, section)?;
     }
+    if let Some(section) = root.section("wallet")? {
+        wallet(config, section)?;
+    }
     if let Some(section) = root.section("overlay")? {
         overlay(config, section)?;
     }
@@ -46,6 +49,17 @@ pub(super) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), 
         policy(config, section)?;
     }
     root.finish()
+}
+
+fn wallet(config: &mut Config, mut section: Section<'_>) -> Result<(), ConfigError> {
+    if let Some(field) = section.field("passphrase_file") {
+        let given: PathBuf = field.value("write the path of a file that holds the passphrase in \"quotes\"")?;
+        config.wallet.passphrase_file = Some(config.data_dir.join(given));
+    }
+    if let Some(field) = section.field("max_feerate_sat_vb") {
+        config.wallet.max_feerate_sat_per_kvb = field.number(1..=10_000, "satoshi per virtual byte")? * 1_000;
+    }
+    section.finish()
 }
 
 fn overlay(config: &mut Config, mut section: Section<'_>) -> Result<(), ConfigError> {

@@ -29,6 +29,9 @@ pub const OVERLAY_PORT: u16 = 28750;
 /// The port the publisher's SSH server listens on by default.
 pub const TUNNEL_PORT: u16 = 28722;
 
+/// Names a file that holds the wallet's passphrase.
+pub const PASSPHRASE_VARIABLE: &str = "XENNET_PASSPHRASE_FILE";
+
 /// Everything a daemon is told before it starts.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -40,6 +43,8 @@ pub struct Config {
     pub chain: ChainSettings,
     /// How it meets its peers.
     pub overlay: OverlaySettings,
+    /// The wallet.
+    pub wallet: WalletSettings,
     /// The publisher's SSH server. A node does not use it: it listens on no port.
     pub tunnel: TunnelSettings,
     /// The node's judgement of tasks and proposals.
@@ -61,6 +66,15 @@ pub struct OverlaySettings {
     pub listen: Vec<Multiaddr>,
     /// Addresses to start from.
     pub bootstrap: Vec<Multiaddr>,
+}
+
+/// The wallet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalletSettings {
+    /// Holds the passphrase in its one line. `None`: somebody is asked.
+    pub passphrase_file: Option<PathBuf>,
+    /// Above this nothing is announced, funded or sent, and no channel is settled dearer, satoshi per 1,000 virtual bytes.
+    pub max_feerate_sat_per_kvb: u64,
 }
 
 /// The publisher's SSH server.
@@ -101,6 +115,10 @@ impl Config {
             chain: ChainSettings::Embedded { dir: default_chain_dir(&data_dir), block_interval: Duration::from_secs(5) },
             overlay: OverlaySettings { listen, bootstrap },
             tunnel: TunnelSettings { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, TUNNEL_PORT)), announce: None },
+            wallet: WalletSettings {
+                passphrase_file: std::env::var_os(PASSPHRASE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from),
+                max_feerate_sat_per_kvb: 500_000,
+            },
             policy: NodePolicy::default(),
             limits: Limits::default(),
             patience: Duration::from_secs(120),

@@ -6,7 +6,8 @@ use xennet_identity::Role;
 use xennet_task::{AnnouncementHash, LeaseId};
 
 use super::transaction::TransactionView;
-use super::view::{AddressView, BalanceView, IdentityView, LeaseView, LedgerPage, QuoteView, StatusView, TaskView};
+use super::view::{AddressView, BalanceView, IdentityView, LeaseView, LedgerPage, PaymentView, QuoteView, StatusView, TaskView};
+use crate::wallet::HistoryEntry;
 
 /// What can be asked of a daemon.
 ///
@@ -28,6 +29,36 @@ pub enum Command {
     WalletBalance {},
     /// An address to pay to. Answers [`Reply::Address`].
     WalletAddress {},
+    /// What moved the wallet's money, the oldest first. Answers [`Reply::History`].
+    WalletHistory {},
+    /// Pay somebody. Answers [`Reply::Payment`] once the chain has taken it.
+    WalletSend {
+        /// Where to.
+        address: String,
+        /// How much, satoshi; none: all that can be spent, less the fee.
+        amount_sat: Option<u64>,
+        /// The feerate, satoshi per 1,000 virtual bytes; none: what the chain estimates.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        feerate_sat_per_kvb: Option<u64>,
+        /// The most for the miner, satoshi; above that nothing is sent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_fee_sat: Option<u64>,
+        /// Only say what it would cost.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// Raise the fee of a transaction that waits: another one takes its place, or, where somebody waits for it by its id, a child pays
+    /// for both. Answers [`Reply::Payment`].
+    WalletBump {
+        /// Its id, 64 hexadecimal digits.
+        txid: String,
+        /// The feerate, satoshi per 1,000 virtual bytes; none: the chain's estimate, and half as much again as it paid.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        feerate_sat_per_kvb: Option<u64>,
+        /// Only say what it would cost.
+        #[serde(default)]
+        dry_run: bool,
+    },
     /// Announce a task. Answers [`Reply::Task`] once its transaction is out.
     Publish {
         /// The text of a task.toml. The daemon parses it, so that every client gives the same errors.
@@ -107,6 +138,10 @@ pub enum Reply {
     Balance(BalanceView),
     /// Where to pay to.
     Address(AddressView),
+    /// What moved the wallet's money.
+    History(Vec<HistoryEntry>),
+    /// A payment, made or only worked out.
+    Payment(Box<PaymentView>),
     /// What an announcement would cost.
     Quote(QuoteView),
     /// One task.

@@ -21,11 +21,12 @@ pub use event::{Event, What};
 pub use server::{PipeStream, Request, ServeError, Server, serve};
 pub use transaction::{InputView, OutputView, TransactionView};
 pub use view::{
-    AddressView, BalanceView, IdentityView, LeaseStage, LeaseView, LedgerPage, MiningView, Quote, QuoteView, StatusView, TaskState,
-    TaskView,
+    AddressView, BalanceView, IdentityView, LeaseStage, LeaseView, LedgerPage, MiningView, PaymentView, Quote, QuoteView, StatusView,
+    TaskState, TaskView,
 };
 
 // The words the commands and views are made of, so that programs need no other crate of ours.
+pub use crate::wallet::{HistoryEntry, Kind, Status};
 pub use xennet_identity::Role;
 pub use xennet_lease::{LedgerEntry, LedgerKind, Totals};
 pub use xennet_meter::Figures;

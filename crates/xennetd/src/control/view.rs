@@ -113,6 +113,31 @@ pub struct AddressView {
     pub network: String,
 }
 
+/// A payment, made or only worked out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentView {
+    /// The transaction.
+    pub txid: String,
+    /// The Bitcoin network.
+    pub network: String,
+    /// Where to, if somebody named it.
+    pub address: Option<String>,
+    /// What arrives there, satoshi.
+    pub amount_sat: u64,
+    /// What the miner gets, satoshi.
+    pub fee_sat: u64,
+    /// The transaction's size, virtual bytes.
+    pub vbytes: u64,
+    /// What it pays, satoshi per 1,000 virtual bytes.
+    pub feerate_sat_per_kvb: u64,
+    /// The transaction it takes the place of.
+    pub replaces: Option<String>,
+    /// The transaction that it is the child of and pays for.
+    pub lifts: Option<String>,
+    /// Whether it is on its way; if not, nothing was sent.
+    pub sent: bool,
+}
+
 /// What it costs to announce something in a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quote {

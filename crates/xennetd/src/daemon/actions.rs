@@ -55,7 +55,7 @@ impl Daemon {
                     let wallet = &shared.wallet;
                     async {
                         wallet.sync(&shared.chain).await?;
-                        let feerate = shared.chain.feerate().await?;
+                        let feerate = shared.feerate().await?;
                         anyhow::Ok(wallet.fund(script.clone(), sat, feerate)?)
                     }
                     .await
@@ -128,7 +128,7 @@ impl Daemon {
         self.spawn(id, move |shared| async move {
             loop {
                 let address = shared.wallet.address();
-                match (address, shared.chain.feerate().await) {
+                match (address, shared.settling_feerate().await) {
                     (Ok(address), Ok(feerate_sat_per_kvb)) => {
                         return Input::Destination { to: address.script_pubkey(), feerate_sat_per_kvb };
                     }

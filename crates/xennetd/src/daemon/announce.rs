@@ -61,7 +61,7 @@ pub async fn for_chain(shared: &Arc<Shared>, said: Said, role: Role, work_bits: 
 
 /// The transaction that would carry this, before any work is put in.
 async fn prepare(shared: &Shared, said: &Said, unworked: &Unworked, form: Form) -> anyhow::Result<PreparedAnnouncement> {
-    let feerate = shared.chain.feerate().await?;
+    let feerate = shared.feerate().await?;
     shared.wallet.sync(&shared.chain).await?;
     let short = Digest::of(said, unworked).filter(|_| form == Form::Short).map(|digest| digest.encode());
     let payload = short.as_deref().unwrap_or(unworked.as_bytes());

@@ -26,6 +26,7 @@ mod step;
 mod transaction;
 mod tunnels;
 mod views;
+mod wallet;
 
 pub use inspect::{Anchors, Inspected, Inspector, Refusal, TAG_BARE, TAG_PAIR, TAG_TRANSACTION};
 pub(crate) use machine::cache_dir;

@@ -65,7 +65,7 @@ impl Shared {
         let (chain_events, incoming) = mpsc::channel(1024);
         let chain = Chain::open(config.chain.source(), chain_events).await?;
         super::forward(incoming, happen.clone(), Happening::Chain);
-        let wallet = Wallet::open(&config.data_dir, chain.network())?;
+        let wallet = crate::wallet::open(&config)?;
         wallet.sync(&chain).await.context("the wallet cannot read the chain")?;
         let schedule = schedule_of(chain.network());
         let anchors = Arc::new(Anchors::default());
@@ -106,6 +106,24 @@ impl Shared {
         let shared = Arc::new(shared);
         tokio::spawn(follow_tips(Arc::downgrade(&shared), Arc::clone(&shared.new_tip)));
         Ok(shared)
+    }
+
+    /// The feerate of the moment, for what can wait. Above what the user allows there is none.
+    pub async fn feerate(&self) -> anyhow::Result<u64> {
+        let feerate = self.chain.feerate().await?;
+        let at_most = self.config.wallet.max_feerate_sat_per_kvb;
+        anyhow::ensure!(
+            feerate <= at_most,
+            "the feerate is {} sat/vB now, and at most {} are allowed: wait until fees fall, or raise max_feerate_sat_vb under [wallet]",
+            feerate.div_ceil(1_000),
+            at_most / 1_000
+        );
+        Ok(feerate)
+    }
+
+    /// The feerate for what cannot wait, the end of a channel: as much as is needed, up to what the user allows.
+    pub async fn settling_feerate(&self) -> anyhow::Result<u64> {
+        Ok(self.chain.feerate().await?.min(self.config.wallet.max_feerate_sat_per_kvb))
     }
 
     /// On the embedded chain a new wallet gets coins that are worth nothing, so that everything can be tried.

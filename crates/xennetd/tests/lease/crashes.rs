@@ -17,6 +17,8 @@ const HOW_MUCH: &str = "XENNET_CRASH_PROCESSES";
 const CRASH_AT: &str = "XENNET_CRASH_AT";
 /// How long one lease may take with a death in it, seconds.
 const WITHIN_S: u64 = 300;
+/// How long nodes may take a task, seconds.
+const VALID_S: u64 = 20;
 /// Payments before it is closed.
 const PAYMENTS: u32 = 3;
 
@@ -90,8 +92,10 @@ async fn dies(market: &mut Market, side: Side, step: &'static str) {
     daemon.variable = Some((CRASH_AT, step.to_owned()));
     daemon.start().await;
     market.node_sells().await;
-    // A daemon that has just started has to find its peer first.
-    let task = market.publish(TaskToml::default().text()).await;
+    // A node that starts again reads the tasks of the last day on the chain: those of the leases before shall be over by then.
+    let text = TaskToml::default().text().replace("[lease]", &format!("valid_for = \"{VALID_S} s\"\n[lease]"));
+    let announced = Instant::now();
+    let task = market.publish(text).await;
     let mut died = false;
     let mut closed = false;
     let begun = Instant::now();
@@ -130,8 +134,7 @@ async fn dies(market: &mut Market, side: Side, step: &'static str) {
     for daemon in [&market.publisher, &market.node] {
         wait_until("the last blocks", 30, async || daemon.status().await.tip_height >= height).await;
     }
-    // The next lease is of another task.
-    let _ = market.publisher.client.command(&Command::Cancel { task }).await;
+    tokio::time::sleep(Duration::from_secs(VALID_S + 1).saturating_sub(announced.elapsed())).await;
 }
 
 /// The lease of a task that has come furthest, if the daemon answers.

@@ -16,5 +16,6 @@ mod processes;
 mod refused;
 mod stock_ssh;
 mod wait;
+mod wallet;
 mod whole;
 mod wire;

@@ -15,7 +15,7 @@ use crate::market::{Place, TaskToml};
 use crate::wait::wait_until;
 
 /// A publisher alone: no guest is needed to be refused.
-fn publisher(root: &Path) -> Daemon {
+pub fn publisher(root: &Path) -> Daemon {
     listening(root, &["--overlay-listen", "none", "--tunnel-listen", "127.0.0.1:0"])
 }
 
@@ -33,7 +33,7 @@ async fn open_chain(root: &Path) -> Chain {
 }
 
 /// Starts a daemon that must end at once, and gives the one line it says.
-fn line_of_failure(daemon: &Daemon) -> String {
+pub fn line_of_failure(daemon: &Daemon) -> String {
     let output = daemon.program().args(["--log", "error"]).stderr(Stdio::piped()).output().unwrap();
     assert!(!output.status.success(), "it started");
     let text = String::from_utf8(output.stderr).unwrap();

@@ -1,0 +1,288 @@
+//! `xennet wallet`: make, bring back, encrypt and copy a wallet; see what it did; send.
+
+use std::fs::OpenOptions;
+use std::io::{BufRead, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde_json::json;
+use xennetd::config::{Config, network_name, noted_role};
+use xennetd::control::{Command, PaymentView, Reply, Role};
+use xennetd::wallet::{self, Birthday, Kept, Passphrase, PassphraseError, Wallet, Words};
+
+use crate::cli::{BumpArgs, CreateArgs, RestoreArgs, SendArgs, WalletOrder};
+use crate::commands::Context;
+use crate::fail::Fail;
+use crate::progress::Progress;
+use crate::resolve::strange;
+use crate::show::{self, units};
+
+/// Play money needs no agreement.
+const PLAY: &str = "regtest";
+/// Words that are asked for again.
+const ASKED: usize = 2;
+/// By how much a fee may rise between the agreement and the sending, in hundredths.
+const MAY_RISE_PERCENT: u64 = 25;
+
+impl Context {
+    pub(crate) async fn wallet(&self, order: WalletOrder) -> Result<(), Fail> {
+        match order {
+            WalletOrder::Balance => match self.ask(Command::WalletBalance {}).await? {
+                Reply::Balance(balance) => show::print(self.json, &balance, show::balance),
+                other => Err(strange(&other)),
+            },
+            WalletOrder::Address => match self.ask(Command::WalletAddress {}).await? {
+                Reply::Address(address) => show::print(self.json, &address, |a| format!("{}\n", a.address)),
+                other => Err(strange(&other)),
+            },
+            WalletOrder::History => match self.ask(Command::WalletHistory {}).await? {
+                Reply::History(history) => show::print(self.json, &history, |history| show::history(history)),
+                other => Err(strange(&other)),
+            },
+            WalletOrder::Send(args) => self.send(&args).await,
+            WalletOrder::Bump(args) => self.bump(&args).await,
+            WalletOrder::Create(args) => self.create(&args),
+            WalletOrder::Restore(args) => self.restore(&args),
+            WalletOrder::Encrypt { new_passphrase_file } => self.encrypt(new_passphrase_file.as_deref()),
+            WalletOrder::Backup { file } => self.backup(&file),
+        }
+    }
+
+    /// As the daemon of this data directory would be set up.
+    fn config(&self) -> Result<Config, Fail> {
+        let role = noted_role(&self.data_dir)?.unwrap_or(Role::Publisher);
+        Ok(Config::load(&self.settings, role)?)
+    }
+
+    fn create(&self, args: &CreateArgs) -> Result<(), Fail> {
+        let config = self.config()?;
+        none_yet(&config)?;
+        let passphrase = self.new_passphrase(&config, args.no_passphrase)?;
+        let words = Words::random();
+        let list = words.list();
+        if self.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+            wallet::create(&config, words.clone(), Birthday::Now, passphrase.as_ref()).map_err(failed)?;
+            let view = json!({
+                "data_dir": config.data_dir.display().to_string(),
+                "network": network_name(config.chain.network()),
+                "encrypted": passphrase.is_some(),
+                "words": list,
+            });
+            return show::print(self.json, &view, |_| numbered(&list));
+        }
+        eprintln!("These words are the wallet. They are shown this once: write them down, in this order.\n\n{}", numbered(&list));
+        check_written_down(&list)?;
+        wallet::create(&config, words, Birthday::Now, passphrase.as_ref()).map_err(failed)?;
+        self.made(&config, passphrase.is_some())
+    }
+
+    fn restore(&self, args: &RestoreArgs) -> Result<(), Fail> {
+        let config = self.config()?;
+        none_yet(&config)?;
+        if let Some(backup) = &args.backup {
+            let passphrase = given_passphrase(&config, "passphrase of the backup: ")?;
+            wallet::restore_backup(&config, backup, &passphrase).map_err(failed)?;
+            return self.made(&config, true);
+        }
+        let words = wallet::ask_words("the 12 to 24 words, with spaces between them: ").map_err(|why| Fail::new(format!("{why:#}")))?;
+        let passphrase = self.new_passphrase(&config, args.no_passphrase)?;
+        wallet::create(&config, words, Birthday::Height(args.birthday_height), passphrase.as_ref()).map_err(failed)?;
+        self.made(&config, passphrase.is_some())
+    }
+
+    fn encrypt(&self, new_file: Option<&Path>) -> Result<(), Fail> {
+        let config = self.config()?;
+        let current = match Wallet::kept(&config.data_dir) {
+            Kept::Encrypted => Some(given_passphrase(&config, "current passphrase: ")?),
+            _ => None,
+        };
+        let new = match new_file {
+            Some(path) => Passphrase::read(path).map_err(wrong_passphrase)?,
+            None => typed_twice("new passphrase: ")?,
+        };
+        wallet::encrypt(&config, current.as_ref(), &new).map_err(failed)?;
+        self.made(&config, true)
+    }
+
+    fn backup(&self, file: &Path) -> Result<(), Fail> {
+        let config = self.config()?;
+        let bytes = Wallet::backup(&config.data_dir).map_err(failed)?;
+        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).and_then(|mut to| {
+            to.write_all(&bytes)?;
+            to.sync_all()
+        });
+        written.map_err(|why| Fail::new(format!("cannot write the backup {}", file.display())).because(why))?;
+        let view = json!({ "file": file.display().to_string(), "bytes": bytes.len() });
+        show::print(self.json, &view, |_| {
+            format!(
+                "{} holds the wallet, encrypted with its passphrase. Payments in channels that are open are in the data directory only.\n",
+                file.display()
+            )
+        })
+    }
+
+    async fn send(&self, args: &SendArgs) -> Result<(), Fail> {
+        let progress = Progress::new(self.json);
+        crate::background::ensure(&self.settings, &self.client, &progress).await?;
+        let amount_sat = match args.amount.as_str() {
+            "all" => None,
+            text => Some(text.replace(['_', ','], "").parse::<u64>().map_err(|_| {
+                Fail::new(format!("`{text}` is no amount")).next("write satoshi, such as 50_000 (0.0005 bitcoin), or `all`")
+            })?),
+        };
+        let feerate_sat_per_kvb = args.feerate.map(|rate| rate.saturating_mul(1_000));
+        let command = |dry_run, max_fee_sat| Command::WalletSend {
+            address: args.address.clone(),
+            amount_sat,
+            feerate_sat_per_kvb,
+            max_fee_sat,
+            dry_run,
+        };
+        let preview = self.payment(command(true, None)).await?;
+        if args.dry_run {
+            progress.done();
+            return show::print(self.json, &preview, show::payment);
+        }
+        let question = format!(
+            "send {} to {} on {}, fee {} ({} vB)",
+            units::sat(preview.amount_sat),
+            args.address,
+            preview.network,
+            units::sat(preview.fee_sat),
+            units::grouped(preview.vbytes)
+        );
+        agreed(&question, &preview.network, args.yes, &progress)?;
+        let at_most = preview.fee_sat.saturating_add(preview.fee_sat.saturating_mul(MAY_RISE_PERCENT) / 100);
+        let sent = self.payment(command(false, Some(at_most))).await?;
+        progress.done();
+        show::print(self.json, &sent, show::payment)
+    }
+
+    async fn bump(&self, args: &BumpArgs) -> Result<(), Fail> {
+        let progress = Progress::new(self.json);
+        crate::background::ensure(&self.settings, &self.client, &progress).await?;
+        let feerate_sat_per_kvb = args.feerate.map(|rate| rate.saturating_mul(1_000));
+        let command = |dry_run| Command::WalletBump { txid: args.txid.clone(), feerate_sat_per_kvb, dry_run };
+        let preview = self.payment(command(true)).await?;
+        if !args.dry_run {
+            let what = match (&preview.replaces, &preview.lifts) {
+                (Some(_), _) => "put another transaction in its place",
+                _ => "spend its change in a child that pays for both",
+            };
+            agreed(&format!("{what}, fee {}", units::sat(preview.fee_sat)), &preview.network, args.yes, &progress)?;
+            let sent = self.payment(command(false)).await?;
+            progress.done();
+            return show::print(self.json, &sent, show::payment);
+        }
+        progress.done();
+        show::print(self.json, &preview, show::payment)
+    }
+
+    async fn payment(&self, command: Command) -> Result<PaymentView, Fail> {
+        match self.client.command(&command).await? {
+            Reply::Payment(view) => Ok(*view),
+            other => Err(strange(&other)),
+        }
+    }
+
+    /// The passphrase of a new wallet: out of the file that is named, or typed twice.
+    fn new_passphrase(&self, config: &Config, none: bool) -> Result<Option<Passphrase>, Fail> {
+        match &config.wallet.passphrase_file {
+            _ if none => Ok(None),
+            Some(path) => Passphrase::read(path).map(Some).map_err(wrong_passphrase),
+            None => typed_twice("passphrase of the new wallet: ").map(Some),
+        }
+    }
+
+    fn made(&self, config: &Config, encrypted: bool) -> Result<(), Fail> {
+        let view = json!({
+            "data_dir": config.data_dir.display().to_string(),
+            "network": network_name(config.chain.network()),
+            "encrypted": encrypted,
+        });
+        show::print(self.json, &view, |_| {
+            let how = if encrypted { "encrypted" } else { "not encrypted" };
+            format!("the wallet in {} is for {}, {how}\n", config.data_dir.display(), network_name(config.chain.network()))
+        })
+    }
+}
+
+fn none_yet(config: &Config) -> Result<(), Fail> {
+    match Wallet::kept(&config.data_dir) {
+        Kept::Nothing => Ok(()),
+        _ => {
+            Err(Fail::new(format!("there is a wallet in {} already, and it stays", config.data_dir.display()))
+                .next("choose another --datadir"))
+        }
+    }
+}
+
+fn given_passphrase(config: &Config, question: &str) -> Result<Passphrase, Fail> {
+    let given = wallet::passphrase_of(config, question).map_err(|why| Fail::new(format!("{why:#}")))?;
+    given.ok_or_else(nobody_is_there)
+}
+
+fn typed_twice(question: &str) -> Result<Passphrase, Fail> {
+    let ask = |question: &str| wallet::ask(question).map_err(|why| Fail::new(format!("{why:#}")))?.ok_or_else(nobody_is_there);
+    let first = ask(question)?;
+    first.check_new().map_err(wrong_passphrase)?;
+    if !first.is(&ask("once more: ")?) {
+        return Err(Fail::new("the two are not the same").next("nothing was made or changed; begin again"));
+    }
+    Ok(first)
+}
+
+fn nobody_is_there() -> Fail {
+    Fail::new("a passphrase is needed, and there is no terminal to ask for it")
+        .next("name a file that holds it with XENNET_PASSPHRASE_FILE, or give --no-passphrase where that is offered")
+}
+
+fn wrong_passphrase(why: PassphraseError) -> Fail {
+    Fail::new(why.to_string())
+}
+
+fn failed(why: wallet::WalletError) -> Fail {
+    Fail::new(why.to_string())
+}
+
+/// Four to a line, each with its number.
+fn numbered(words: &[&str]) -> String {
+    let lines = words.chunks(4).zip(0..).map(|(line, row)| {
+        let cells = line.iter().zip(1..).map(|(word, column)| format!("{:>2}. {word:<10}", row * 4 + column));
+        format!("  {}\n", cells.collect::<String>().trim_end())
+    });
+    lines.collect()
+}
+
+/// Asks for some of the words again, so that they are on paper before there is a wallet of them.
+fn check_written_down(words: &[&str]) -> Result<(), Fail> {
+    let seed = std::process::id() as usize;
+    for nth in 0..ASKED {
+        let at = (seed + nth * (words.len() / ASKED) + nth) % words.len();
+        eprint!("word {}: ", at + 1);
+        let _ = std::io::stderr().flush();
+        let mut typed = String::new();
+        let read = std::io::stdin().lock().read_line(&mut typed);
+        if read.is_err() || typed.trim().to_lowercase() != words[at] {
+            return Err(Fail::new(format!("that is not word {}", at + 1)).next("no wallet was made; begin again, with other words"));
+        }
+    }
+    Ok(())
+}
+
+/// Only a clear yes is one; play money needs none.
+fn agreed(question: &str, network: &str, yes: bool, progress: &Progress) -> Result<(), Fail> {
+    if yes || network == PLAY {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(Fail::new(format!("{question}: nobody is there to agree")).next("give --yes"));
+    }
+    let said = progress.aside(|| {
+        eprint!("{question}. Go on? [y/N] ");
+        let _ = std::io::stderr().flush();
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+    });
+    if said { Ok(()) } else { Err(Fail::new("nothing was sent")) }
+}

@@ -1,0 +1,172 @@
+//! Payments, their history, and making one that waits too long worth a miner's while.
+
+use std::sync::Arc;
+
+use bitcoin::{ScriptBuf, Transaction, Txid};
+use xennet_chain::{Bump, ChainError, Sum, WalletError, parse_address};
+
+use super::happening::Answer;
+use super::{Daemon, Shared};
+use crate::control::{Failure, FailureKind, PaymentView, Reply};
+
+/// A payment as it was asked for.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// Where to.
+    pub address: String,
+    /// Satoshi; `None`: all.
+    pub amount_sat: Option<u64>,
+    /// `None`: what the chain estimates.
+    pub feerate_sat_per_kvb: Option<u64>,
+    /// The most for the miner, satoshi.
+    pub max_fee_sat: Option<u64>,
+    /// Nothing is sent.
+    pub dry_run: bool,
+}
+
+/// A replacement must pay more; by so much it does, if nobody says how much. Hundredths.
+const BUMP_PERCENT: u64 = 150;
+
+impl Daemon {
+    pub(super) fn history(&self, answer: Answer) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            if let Err(error) = shared.wallet.sync(&shared.chain).await {
+                tracing::warn!(%error, "the history is that of the last time the chain was there");
+            }
+            let _ = answer.send(Ok(Reply::History(shared.wallet.history())));
+        });
+    }
+
+    pub(super) fn send_money(&self, wish: Wish, answer: Answer) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let _ = answer.send(shared.send_money(&wish).await.map(|view| Reply::Payment(Box::new(view))));
+        });
+    }
+
+    /// What others wait for by its txid gets a child, any other payment another one in its place.
+    pub(super) fn bump(&self, txid: &str, feerate_sat_per_kvb: Option<u64>, dry_run: bool, answer: Answer) {
+        let txid: Txid = match txid.parse() {
+            Ok(txid) => txid,
+            Err(_) => {
+                let failure = Failure::new(FailureKind::BadInput, format!("`{txid}` is no transaction id"), "it has 64 hexadecimal digits");
+                return drop(answer.send(Err(failure)));
+            }
+        };
+        let waited_for = self.leases.values().any(|running| {
+            let account = running.lease.account.as_ref();
+            let of_account = |account: &xennet_lease::Account| {
+                account.outpoint.is_some_and(|outpoint| outpoint.txid == txid) || account.ending.is_some_and(|ending| ending.txid == txid)
+            };
+            account.is_some_and(of_account)
+        });
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let _ =
+                answer.send(shared.bump(txid, waited_for, feerate_sat_per_kvb, dry_run).await.map(|view| Reply::Payment(Box::new(view))));
+        });
+    }
+}
+
+impl Shared {
+    async fn send_money(&self, wish: &Wish) -> Result<PaymentView, Failure> {
+        let remedy = "nothing was sent";
+        let address = parse_address(&wish.address, self.chain.network())
+            .map_err(|why| Failure::new(FailureKind::BadInput, why.to_string(), remedy))?;
+        let feerate = self.agreed_feerate(wish.feerate_sat_per_kvb).await?;
+        self.wallet.sync(&self.chain).await.map_err(refused)?;
+        let sum = wish.amount_sat.map_or(Sum::All, Sum::Sat);
+        let tx = self.wallet.pay(address.script_pubkey(), sum, feerate).map_err(refused)?;
+        let view = self.payment_view(&tx, &address.script_pubkey(), Some(address.to_string()), None);
+        if let Some(at_most) = wish.max_fee_sat.filter(|at_most| view.fee_sat > *at_most) {
+            self.wallet.release(&tx.compute_txid());
+            let text = format!("the fee is {} sat now, and at most {at_most} sat were agreed to", view.fee_sat);
+            return Err(Failure::new(FailureKind::Conflict, text, "nothing was sent; agree to more, or wait until fees fall"));
+        }
+        self.send_out(tx, view, wish.dry_run).await
+    }
+
+    async fn bump(&self, txid: Txid, waited_for: bool, feerate: Option<u64>, dry_run: bool) -> Result<PaymentView, Failure> {
+        self.wallet.sync(&self.chain).await.map_err(refused)?;
+        let Some((old, waits)) = self.wallet.known(&txid) else {
+            return Err(Failure::not_found(format!("transaction {txid} in this wallet"), "`xennet wallet history` lists them"));
+        };
+        if !waits {
+            let text = format!("{txid} is in a block already");
+            return Err(Failure::new(FailureKind::Conflict, text, "it needs no higher fee"));
+        }
+        let paid = self.wallet.fee_of(&old).unwrap_or(0).saturating_mul(1_000) / (old.vsize() as u64).max(1);
+        let feerate = match feerate {
+            Some(feerate) => self.agreed_feerate(Some(feerate)).await?,
+            None => self.agreed_feerate(None).await?.max(paid.saturating_mul(BUMP_PERCENT) / 100),
+        };
+        let how = if waited_for || xennet_chain::payload_of(&old).is_some() { Bump::Child } else { Bump::Replace };
+        let tx = self.wallet.bump(txid, feerate, how).map_err(refused)?;
+        let to = tx.output.first().map(|output| output.script_pubkey.clone()).unwrap_or_default();
+        let view = self.payment_view(&tx, &to, None, Some((txid, how)));
+        self.send_out(tx, view, dry_run).await
+    }
+
+    /// What somebody asks for, within what the user allows; else the chain's estimate.
+    async fn agreed_feerate(&self, wished: Option<u64>) -> Result<u64, Failure> {
+        let at_most = self.config.wallet.max_feerate_sat_per_kvb;
+        match wished {
+            Some(feerate) if feerate > at_most => Err(Failure::new(
+                FailureKind::BadInput,
+                format!("{} sat/vB are more than the {} that are allowed", feerate.div_ceil(1_000), at_most / 1_000),
+                "nothing was sent; ask for less, or raise max_feerate_sat_vb under [wallet]",
+            )),
+            Some(feerate) => Ok(feerate),
+            None => self.feerate().await.map_err(|why| Failure::new(FailureKind::Unavailable, format!("{why:#}"), "nothing was sent")),
+        }
+    }
+
+    async fn send_out(&self, tx: Transaction, mut view: PaymentView, dry_run: bool) -> Result<PaymentView, Failure> {
+        let txid = tx.compute_txid();
+        if dry_run {
+            self.wallet.release(&txid);
+            return Ok(view);
+        }
+        if let Err(why) = self.chain.broadcast(&tx).await {
+            self.wallet.release(&txid);
+            let kind = if why.may_pass_later() { FailureKind::Unavailable } else { FailureKind::Conflict };
+            let why = match &why {
+                ChainError::Refused { why, .. } => why.to_string(),
+                other => other.to_string(),
+            };
+            return Err(Failure::new(kind, format!("the chain does not take the transaction: {why}"), "nothing was sent"));
+        }
+        self.wallet.sent(&tx).map_err(refused)?;
+        view.sent = true;
+        Ok(view)
+    }
+
+    fn payment_view(&self, tx: &Transaction, to: &ScriptBuf, address: Option<String>, bumped: Option<(Txid, Bump)>) -> PaymentView {
+        let amount = tx.output.iter().filter(|output| output.script_pubkey == *to).map(|output| output.value.to_sat()).sum();
+        let (fee_sat, vbytes) = (self.wallet.fee_of(tx).unwrap_or(0), tx.vsize() as u64);
+        PaymentView {
+            txid: tx.compute_txid().to_string(),
+            network: self.chain.network().to_string(),
+            address,
+            amount_sat: amount,
+            fee_sat,
+            vbytes,
+            feerate_sat_per_kvb: fee_sat.saturating_mul(1_000) / vbytes.max(1),
+            replaces: bumped.filter(|(_, how)| *how == Bump::Replace).map(|(txid, _)| txid.to_string()),
+            lifts: bumped.filter(|(_, how)| *how == Bump::Child).map(|(txid, _)| txid.to_string()),
+            sent: false,
+        }
+    }
+}
+
+fn refused(why: WalletError) -> Failure {
+    let kind = match &why {
+        WalletError::Short { .. } => FailureKind::NotEnoughMoney,
+        WalletError::Dust { .. } | WalletError::OutOfRange { .. } => FailureKind::BadInput,
+        WalletError::Build(_) => FailureKind::Conflict,
+        WalletError::Chain(_) | WalletError::Restless { .. } => FailureKind::Unavailable,
+        _ => FailureKind::Internal,
+    };
+    Failure::new(kind, why.to_string(), "nothing was sent")
+}
