@@ -29,6 +29,6 @@ pub use chain::{Chain, ChainConfig, ChainEvent, Status};
 pub use error::ChainError;
 pub use refusal::Refusal;
 pub use wallet::{
-    Balance, Birthday, Bump, HistoryEntry, Kept, Kind, Passphrase, PassphraseError, PreparedAnnouncement, Protection, Seed, Sum, Wallet,
-    WalletError, Words, WordsError,
+    Balance, Birthday, Bump, HistoryEntry, Kept, Kind, Passphrase, PassphraseError, PreparedAnnouncement, Protection, Purpose, Seed, Sum,
+    Wallet, WalletError, Words, WordsError,
 };

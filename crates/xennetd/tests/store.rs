@@ -246,3 +246,43 @@ async fn callers_inside_the_runtime_wait_without_blocking_it() {
     }
     assert_eq!(store.scan(Table::Tasks).unwrap().len(), 50);
 }
+
+#[tokio::test]
+async fn secrets_of_channels_are_encrypted_also_those_that_an_older_version_wrote_in_the_clear() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = br#"{"channel_secret":"5ec2e7"}"#;
+    {
+        let store = Store::open(dir.path()).unwrap();
+        let _kept = store.put_many(&[(Table::Leases, b"old", secret), (Table::Tasks, b"task", b"public")]).await.unwrap();
+    }
+    {
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.seal_with(&[7; 32]).await.unwrap(), 1);
+        let _kept = store.put_many(&[(Table::Leases, b"new", secret)]).await.unwrap();
+        assert_eq!(store.scan(Table::Leases).unwrap(), [(b"new".to_vec(), secret.to_vec()), (b"old".to_vec(), secret.to_vec())]);
+    }
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.seal_with(&[7; 32]).await.unwrap(), 0, "once is enough");
+    assert_eq!(store.get(Table::Leases, b"old").unwrap().unwrap(), secret);
+    assert_eq!(store.get(Table::Tasks, b"task").unwrap().unwrap(), b"public");
+    drop(store);
+
+    let store = Store::open(dir.path()).unwrap();
+    let message = store.get(Table::Leases, b"old").unwrap_err().to_string();
+    assert!(message.contains("encrypted for another wallet") && message.contains("put back the wallet"), "{message}");
+    store.seal_with(&[8; 32]).await.unwrap();
+    assert!(matches!(store.scan(Table::Leases), Err(StoreError::OtherWallet { .. })));
+}
+
+#[tokio::test]
+async fn nothing_that_is_written_to_an_encrypted_table_is_in_the_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.seal_with(&[7; 32]).await.unwrap();
+    for round in 0..20_u8 {
+        let _kept = store.put_many(&[(Table::Leases, &[round], b"a secret of a channel")]).await.unwrap();
+    }
+    drop(store);
+    let file = fs::read(dir.path().join("state.redb")).unwrap();
+    assert!(!file.windows(8).any(|part| part == b"a secret"));
+}

@@ -32,6 +32,7 @@ use bitcoin::bip32::Xpriv;
 use bitcoin::secp256k1::SecretKey;
 use bitcoin::{Address, Network, OutPoint, Transaction, Txid};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 pub use self::error::WalletError;
 pub use self::history::{HistoryEntry, Kind};
@@ -51,6 +52,13 @@ pub struct Balance {
     pub pending_sat: u64,
     /// The part of both that transactions spend which are built and not yet sent.
     pub reserved_sat: u64,
+}
+
+/// What a secret of the wallet is for, beside its coins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Encrypts what the daemon keeps of its channels.
+    Channels = 0,
 }
 
 /// A wallet. Cheap to clone; all clones are one wallet.
@@ -128,6 +136,12 @@ impl Wallet {
     /// The words that are the wallet.
     pub fn words(&self) -> Words {
         self.lock().seed.words.clone()
+    }
+
+    /// A secret for one purpose. Whoever has the words can make it again. It comes from a hardened branch beside the account, so that
+    /// neither a key of the account nor its public descriptors lead to it.
+    pub fn secret_for(&self, purpose: Purpose) -> Result<Zeroizing<[u8; 32]>, WalletError> {
+        Ok(Zeroizing::new(open::branch(&self.lock().master, purpose)?.secret_bytes()))
     }
 
     /// The public descriptors (BIP84) of received money and of change, with their checksums, for watching with other programs.

@@ -13,7 +13,7 @@ use bitcoin::secp256k1::{SECP256K1, SecretKey};
 use bitcoin::{Network, NetworkKind};
 
 use super::seed::{self, Birthday, Kept, PLAIN, Protection, SEALED, Seed};
-use super::{Inner, Passphrase, WalletError, Words, notes};
+use super::{Inner, Passphrase, Purpose, WalletError, Words, notes};
 
 /// The state.
 pub(super) const DATABASE: &str = "wallet.sqlite";
@@ -112,6 +112,12 @@ fn descriptor(master: &Xpriv, network: Network, keychain: u8) -> Result<String, 
 pub(super) fn key(master: &Xpriv, network: Network, index: u32) -> Result<SecretKey, WalletError> {
     let address = [0, index].map(|number| ChildNumber::Normal { index: number });
     let path = account_path(network)?.extend(address);
+    Ok(master.derive_priv(SECP256K1, &path).map_err(build)?.private_key)
+}
+
+/// The secret of a purpose: m/1481524564h/PURPOSEh, where the first number is "XNET".
+pub(super) fn branch(master: &Xpriv, purpose: Purpose) -> Result<SecretKey, WalletError> {
+    let path = [u32::from_be_bytes(*b"XNET"), purpose as u32].map(|number| ChildNumber::Hardened { index: number });
     Ok(master.derive_priv(SECP256K1, &path).map_err(build)?.private_key)
 }
 

@@ -7,6 +7,7 @@ use xennet_identity::Role;
 use xennet_lease::{Action, EndReason, Input, LedgerKind, Side, Stage};
 use xennet_task::{LeaseId, Proposal, Said, Sealed};
 
+use super::fund::Wanted;
 use super::happening::Happening;
 use super::machine::{self, Order};
 use super::shared::height_of;
@@ -50,25 +51,7 @@ impl Daemon {
             Action::HangUp(why) => self.hang_up(id, &why),
             Action::Measure => self.measure(id),
             Action::SpreadProposal(proposal) => self.spread_proposal(id, *proposal),
-            Action::Fund { script, sat } => self.spawn(id, move |shared| async move {
-                let built = {
-                    let wallet = &shared.wallet;
-                    async {
-                        wallet.sync(&shared.chain).await?;
-                        let feerate = shared.feerate().await?;
-                        anyhow::Ok(wallet.fund(script.clone(), sat, feerate)?)
-                    }
-                    .await
-                };
-                match built {
-                    Ok(transaction) => {
-                        let vout = transaction.output.iter().position(|output| output.script_pubkey == script);
-                        let vout = u32::try_from(vout.unwrap_or_default()).unwrap_or_default();
-                        Input::FundingBuilt { transaction, vout }
-                    }
-                    Err(error) => Input::FundingFailed(format!("{error:#}")),
-                }
-            }),
+            Action::Fund { script, sat } => self.fund(Wanted { lease: id, script, sat }),
             Action::Watch(script) => {
                 self.shared.chain.watch_script(script.clone());
                 let shared = Arc::clone(&self.shared);

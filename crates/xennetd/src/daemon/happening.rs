@@ -8,6 +8,7 @@ use xennet_task::{Acceptance, AnnouncementHash, LeaseId};
 use xennet_tunnel::TunnelEvent;
 
 use super::book::OwnTask;
+use super::fund::Funding;
 use super::node::Seller;
 use crate::control::{Failure, Reply, Request};
 
@@ -26,6 +27,8 @@ pub enum Happening {
     Request(Request),
     /// To a lease, as the result of work done for it.
     Lease(LeaseId, Input),
+    /// A transaction that opens channels is ready.
+    Funding(Funding),
     /// A node can run guests now.
     CanSell(Box<Seller>),
     /// A node cannot run guests.

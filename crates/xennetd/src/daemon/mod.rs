@@ -14,6 +14,7 @@ mod actions;
 mod announce;
 mod book;
 mod commands;
+mod fund;
 mod happening;
 mod inspect;
 mod machine;
@@ -95,6 +96,8 @@ struct Daemon {
     listener: Option<Listener>,
     seller: Option<Seller>,
     tunnel_events: mpsc::Sender<xennet_tunnel::TunnelEvent>,
+    /// Channels that are to be opened.
+    to_fund: mpsc::UnboundedSender<fund::Wanted>,
     /// Jobs that wait for a lease of a task.
     rents: Vec<(AnnouncementHash, Answer)>,
     peers: u32,
@@ -228,6 +231,7 @@ impl Daemon {
             listener: None,
             seller: None,
             tunnel_events,
+            to_fund: fund::queue(&shared),
             rents: Vec::new(),
             peers: 0,
             chain_lost: None,
@@ -281,15 +285,7 @@ impl Daemon {
             Happening::Overlay(event) => self.on_overlay(event),
             Happening::Tunnel(event) => self.on_tunnel(event),
             Happening::Request(request) => self.on_request(request),
-            Happening::Lease(id, Input::FundingBuilt { transaction, vout }) => {
-                let txid = transaction.compute_txid();
-                self.feed(id, Input::FundingBuilt { transaction, vout });
-                let account = self.leases.get(&id).and_then(|running| running.lease.account.as_ref());
-                if account.and_then(|account| account.outpoint).is_none_or(|outpoint| outpoint.txid != txid) {
-                    // The lease ended meanwhile: nobody will send it.
-                    self.shared.wallet.release(&txid);
-                }
-            }
+            Happening::Funding(funding) => self.funded(funding),
             Happening::Lease(id, input) => self.feed(id, input),
             Happening::CanSell(seller) => self.can_sell(*seller),
             Happening::CannotSell(error) => self.cannot_sell(error),

@@ -6,7 +6,7 @@ use anyhow::Context;
 use bitcoin::Network;
 use bitcoin::hashes::Hash;
 use tokio::sync::{Mutex, Notify, broadcast, mpsc};
-use xennet_chain::{Chain, Status, Wallet};
+use xennet_chain::{Chain, Purpose, Status, Wallet};
 use xennet_identity::{Anchor, Identity, IdentityTemplate, Role, TargetSchedule};
 use xennet_overlay::{Overlay, OverlayConfig};
 
@@ -66,6 +66,11 @@ impl Shared {
         let chain = Chain::open(config.chain.source(), chain_events).await?;
         super::forward(incoming, happen.clone(), Happening::Chain);
         let wallet = crate::wallet::open(&config)?;
+        let secret = wallet.secret_for(Purpose::Channels)?;
+        let in_the_clear = store.seal_with(&secret).await?;
+        if in_the_clear > 0 {
+            tracing::info!(leases = in_the_clear, "what an older version kept of channels in the clear is encrypted now");
+        }
         wallet.sync(&chain).await.context("the wallet cannot read the chain")?;
         let schedule = schedule_of(chain.network());
         let anchors = Arc::new(Anchors::default());

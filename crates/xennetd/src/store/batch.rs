@@ -22,6 +22,11 @@ pub enum Table {
 }
 
 impl Table {
+    /// Whether its records hold secrets of channels, so that they are encrypted.
+    pub(super) fn is_secret(self) -> bool {
+        self == Table::Leases
+    }
+
     /// Its name in the database.
     pub(super) fn name(self) -> &'static str {
         match self {

@@ -60,6 +60,23 @@ pub enum StoreError {
         /// Which part of it, and how it shows.
         what: String,
     },
+    /// A record that the wallet's key does not open.
+    #[error(
+        "the record {record} in {path} was encrypted for another wallet than the one beside it: put back the wallet that belongs to it \
+         (seed.sealed or seed.txt); without it the channel of that lease cannot be settled"
+    )]
+    OtherWallet {
+        /// The database.
+        path: PathBuf,
+        /// The record's key.
+        record: String,
+    },
+    /// A value could not be encrypted.
+    #[error("a record of the table {table} could not be encrypted, so it was not written")]
+    Unsealed {
+        /// The table.
+        table: String,
+    },
     /// A value has no JSON form, or a record's JSON does not fit the type asked for.
     #[error("a record of the table {table} cannot be read or written as JSON: {why}")]
     Json {

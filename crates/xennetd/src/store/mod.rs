@@ -18,6 +18,7 @@ mod lock;
 mod medium;
 mod reader;
 mod record;
+mod sealer;
 mod sequence;
 mod writer;
 
@@ -29,13 +30,14 @@ pub use medium::{Backend, Layer, Medium};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::thread::JoinHandle;
 
 use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
 use lock::DataDirLock;
+use sealer::Sealer;
 use writer::{Answer, Write};
 
 /// Proof that `T`'s batch is on disk. Only the store can make one.
@@ -84,6 +86,8 @@ struct Shared {
     database: RwLock<Option<Database>>,
     path: PathBuf,
     medium: Medium,
+    /// Encrypts the tables that hold secrets, once somebody has brought the key.
+    sealer: OnceLock<Sealer>,
 }
 
 /// Batches that may wait for the writer; more callers wait themselves.
@@ -104,7 +108,7 @@ impl Store {
         let lock = DataDirLock::take(dir)?;
         let (database, sequence_file) = writer::open(dir, &medium)?;
         let path = database_path(dir);
-        let shared = Arc::new(Shared { database: RwLock::new(Some(database)), path, medium });
+        let shared = Arc::new(Shared { database: RwLock::new(Some(database)), path, medium, sealer: OnceLock::new() });
         let (queue, waiting) = mpsc::channel(QUEUE);
         let writer = writer::spawn(Arc::clone(&shared), sequence_file, waiting)?;
         Ok(Store { inner: Arc::new(Inner { shared, queue: Some(queue), writer: Some(writer), _lock: lock }) })
@@ -133,6 +137,21 @@ impl Store {
             return Err(Unpersisted::boxed(StoreError::Stopped, refused.0.batch, value));
         }
         conclude(answer.blocking_recv(), value)
+    }
+
+    /// From now on records that hold secrets are encrypted with this key, and those that lie there in the clear are written anew; says
+    /// how many. To be called before any of them is read.
+    pub async fn seal_with(&self, key: &[u8; 32]) -> Result<usize, StoreError> {
+        let _ = self.inner.shared.sealer.set(Sealer::new(key));
+        let mut batch = Batch::new();
+        let bare = self.bare(Table::Leases)?;
+        for (key, value) in &bare {
+            batch.put(Table::Leases, key, value);
+        }
+        if !bare.is_empty() {
+            let _persisted = self.persist(batch, ()).await?;
+        }
+        Ok(bare.len())
     }
 
     /// Writes all of these records, or none.

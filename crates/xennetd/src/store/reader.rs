@@ -8,7 +8,7 @@ use xennet_lease::LedgerEntry;
 use xennet_task::LeaseId;
 
 use super::writer::{Bytes, LEDGER, ledger_key, ledger_length};
-use super::{Store, StoreError, Table, record};
+use super::{Store, StoreError, Table, record, sealer};
 use crate::control::LedgerPage;
 
 /// A record's key and value.
@@ -39,6 +39,21 @@ impl Store {
                 all.push((key.value().to_vec(), value));
             }
             Ok(all)
+        })?;
+        Ok(all.unwrap_or_default())
+    }
+
+    /// The records of a table that lie there in the clear.
+    pub(super) fn bare(&self, table: Table) -> Result<Vec<KeyValue<Vec<u8>>>, StoreError> {
+        let all = self.read(table.name(), |opened| {
+            let mut bare = Vec::new();
+            for found in opened.iter().map_err(|e| self.failed(e))? {
+                let (key, record) = found.map_err(|e| self.failed(e))?;
+                if record::open(table.name(), key.value(), record.value()).is_some_and(|(_, value)| !sealer::is_sealed(value)) {
+                    bare.push((key.value().to_vec(), self.value(table.name(), key.value(), record.value())?));
+                }
+            }
+            Ok(bare)
         })?;
         Ok(all.unwrap_or_default())
     }
@@ -86,6 +101,11 @@ impl Store {
 
     fn value(&self, table: &str, key: &[u8], found: &[u8]) -> Result<Vec<u8>, StoreError> {
         match record::open(table, key, found) {
+            Some((_, value)) if sealer::is_sealed(value) => {
+                let path = &self.inner.shared.path;
+                let opened = self.inner.shared.sealer.get().and_then(|sealer| sealer.open(table, key, value));
+                opened.ok_or_else(|| StoreError::OtherWallet { path: path.clone(), record: hex::encode(key) })
+            }
             Some((_, value)) => Ok(value.to_vec()),
             None => Err(StoreError::damaged(
                 &self.inner.shared.path,

@@ -10,6 +10,7 @@ use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, Table
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::Change;
+use super::sealer::Sealer;
 use super::sequence::{self, DatabaseId, SequenceFile, sync_dir};
 use super::{Batch, Medium, Shared, StoreError, database_path, record};
 
@@ -179,7 +180,7 @@ impl Writer {
             for write in group {
                 for change in &write.batch.changes {
                     sequence += 1;
-                    apply(transaction, path, sequence, change)?;
+                    apply(transaction, path, sequence, change, self.shared.sealer.get())?;
                 }
             }
             note_newest(transaction, path, &id, sequence)
@@ -219,11 +220,16 @@ fn put(
     Ok(())
 }
 
-fn apply(transaction: &WriteTransaction, path: &Path, sequence: u64, change: &Change) -> Result<(), StoreError> {
+fn apply(transaction: &WriteTransaction, path: &Path, sequence: u64, change: &Change, sealer: Option<&Sealer>) -> Result<(), StoreError> {
     let failed = |e: redb::Error| StoreError::database("write", path, e);
     match change {
         Change::Put { table, key, value } => {
             let definition = TableDefinition::new(table.name());
+            let sealed = match sealer {
+                Some(sealer) if table.is_secret() => Some(sealer.seal(table.name(), key, value)?),
+                _ => None,
+            };
+            let value = sealed.as_ref().unwrap_or(value);
             put(transaction, path, definition, table.name(), key, sequence, value)
         }
         Change::Delete { table, key } => {
