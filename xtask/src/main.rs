@@ -1,5 +1,5 @@
 //! Checks of the repository itself: `cargo xtask check`; tests against a real Bitcoin Core: `cargo xtask core-tests`; the crash
-//! programme: `cargo xtask crash`.
+//! programme: `cargo xtask crash`; the model check of the channel: `cargo xtask model`.
 //!
 //! What the compiler cannot know: which crate may depend on which, what a pure crate must not touch, which words mean that something was
 //! left unfinished. Each check is a function from the [`tree::Tree`] of files to a list of findings, so each has tests that make it fail.
@@ -8,6 +8,7 @@ mod crash;
 mod dependencies;
 mod layers;
 mod links;
+mod model;
 mod purity;
 mod rust;
 mod sizes;
@@ -37,10 +38,11 @@ fn main() -> anyhow::Result<ExitCode> {
         ["check"] => check(),
         ["core-tests"] => core_tests::run(core_tests::Missing::Build).map(|()| ExitCode::SUCCESS),
         ["core-tests", "--if-cached"] => core_tests::run(core_tests::Missing::Leave).map(|()| ExitCode::SUCCESS),
+        ["model"] => model::run().map(|()| ExitCode::SUCCESS),
         ["crash"] => crash::run(crash::Part::Steps, false).map(|()| ExitCode::SUCCESS),
         ["crash", "--json"] => crash::run(crash::Part::Steps, true).map(|()| ExitCode::SUCCESS),
         ["crash", "--processes"] => crash::run(crash::Part::Processes, false).map(|()| ExitCode::SUCCESS),
-        _ => bail!("usage: cargo xtask check | core-tests [--if-cached] | crash [--json | --processes]"),
+        _ => bail!("usage: cargo xtask check | core-tests [--if-cached] | crash [--json | --processes] | model"),
     }
 }
 

@@ -83,6 +83,8 @@ pub enum Input {
         /// The block it is in.
         height: Option<u32>,
     },
+    /// All that the chain and the mempool held of the channel has been told, as asked for with [`crate::Action::Watch`].
+    PastTold,
     /// A transaction left the best chain or the mempool.
     Gone(bitcoin::Txid),
     /// The user, or the daemon for the user, wants an end.

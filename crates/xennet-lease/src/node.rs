@@ -14,8 +14,10 @@ const OVERTIME_MS: u64 = 10_000;
 const GREETED_WITHIN_MS: u64 = 10_000;
 /// How long a guest stands still for want of payment before the node settles, milliseconds.
 const UNPAID_PATIENCE_MS: u64 = 60_000;
-/// The same while the funding waits for its first block, milliseconds.
+/// The same while the funding waits for blocks, milliseconds.
 const UNCONFIRMED_PATIENCE_MS: u64 = 7_200_000;
+/// Blocks that bury a transaction: no reorganisation has gone so deep for many years.
+const BURIED_BLOCKS: u32 = 6;
 
 impl Lease {
     fn node(&mut self) -> Option<&mut crate::NodeSide> {
@@ -265,7 +267,6 @@ impl Lease {
         if over {
             return self.node_closes(now_ms, CloseReason::LeaseOver, "", out);
         }
-        let confirmed = self.account.as_ref().is_some_and(|account| account.funded_height.is_some());
         let Side::Node(side) = &self.side else { return };
         if self.link.is_err_and(|since| now_ms.saturating_sub(since) > side.patience_ms) {
             return self.node_closes(now_ms, CloseReason::TunnelLost, "", out);
@@ -273,7 +274,7 @@ impl Lease {
         if !self.greeted && self.link.is_ok_and(|since| now_ms.saturating_sub(since) > GREETED_WITHIN_MS) {
             return self.node_closes(now_ms, CloseReason::Protocol, "connected, but no hello", out);
         }
-        let unpaid_patience_ms = if confirmed { UNPAID_PATIENCE_MS } else { UNCONFIRMED_PATIENCE_MS };
+        let unpaid_patience_ms = if self.waits_for_blocks() { UNCONFIRMED_PATIENCE_MS } else { UNPAID_PATIENCE_MS };
         match side.paused_since_ms {
             Some(since) if now_ms.saturating_sub(since) > unpaid_patience_ms => {
                 self.node_closes(now_ms, CloseReason::Unpaid, "", out);
@@ -290,6 +291,15 @@ impl Lease {
         }
     }
 
+    /// Whether more blocks are needed on the funding, and not more payments: it is in none, or more was earned than a reorganisation
+    /// may take back.
+    fn waits_for_blocks(&self) -> bool {
+        let (Some(price), Some(account), Side::Node(side)) = (self.price(), &self.account, &self.side) else { return false };
+        let Some(height) = account.funded_height else { return true };
+        let buried = self.tip.saturating_sub(height) + 1 >= BURIED_BLOCKS;
+        !buried && price.owed(&account.meter.usage()).is_ok_and(|owed| owed.0 >= side.policy.max_unburied_msat)
+    }
+
     fn is_paused(&self) -> bool {
         matches!(&self.side, Side::Node(side) if side.paused_since_ms.is_some())
     }
@@ -301,6 +311,10 @@ impl Lease {
         let confirmed = account.funded_height.is_some();
         let exposure = if confirmed { account.exposure_msat(&price).unwrap_or(u64::MAX) } else { used_msat };
         let arrears = matches!(price.proposal.payout, PayoutInterval::InArrears(_));
+        if confirmed && self.waits_for_blocks() {
+            let Side::Node(side) = &self.side else { return None };
+            return Some((used_msat, side.policy.max_unburied_msat));
+        }
         // A satoshi is the least that can be paid, so the least that can be owed.
         let limit = if arrears || !confirmed { price.interval().0.max(1000) } else { 1000 };
         Some((exposure, limit))

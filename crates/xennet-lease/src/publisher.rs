@@ -58,6 +58,7 @@ impl Lease {
             Input::Tick => self.publisher_tick(now_ms, out),
             Input::Tip(_) => self.publisher_tip(out),
             Input::Destination { to, feerate_sat_per_kvb } => self.publisher_refund(to, feerate_sat_per_kvb, out),
+            Input::PastTold => self.publisher_funds_if_looking(out),
             Input::Seen { transaction, height } => self.publisher_seen(now_ms, &transaction, height, out),
             Input::Gone(txid) => self.note_gone(now_ms, &txid),
             Input::Close(reason) => self.publisher_close(now_ms, reason, out),
@@ -80,10 +81,12 @@ impl Lease {
         }
         match &account.funding {
             Some(funding) => out.push(Action::Broadcast(funding.clone())),
-            None if building => {
-                out.push(Action::Fund { script: account.terms.script_pubkey(), sat: account.terms.capacity_sat });
+            // It may have been made by a process that this store does not remember: the chain is asked first.
+            None => {
+                if let Some(side) = self.publisher() {
+                    side.looking = building;
+                }
             }
-            None => {}
         }
         if let Side::Publisher(side) = &self.side {
             out.extend(side.refund.iter().cloned().map(Action::Broadcast));
@@ -95,10 +98,6 @@ impl Lease {
             // The node says so again if its guest still stands still.
             side.paused = false;
         }
-        if self.stage == Stage::Measuring && self.restarted {
-            // The process that was measuring is gone.
-            out.push(Action::Measure);
-        }
         if self.stage == Stage::Proposed {
             self.say_proposal(out);
         }
@@ -109,6 +108,8 @@ impl Lease {
 
     fn publisher_heard(&mut self, now_ms: u64, message: Message, out: &mut Vec<Action>) {
         match message {
+            // What it says is about a channel that is still looked for; it says so again on the next connection.
+            Message::Hello { .. } if self.is_looking() => {}
             Message::Hello { usage, restarted, total_sat, best, .. } => {
                 let theirs = Theirs { usage, restarted, total_sat, best };
                 self.publisher_hears_hello(now_ms, &theirs, out);
@@ -434,7 +435,52 @@ impl Lease {
         out.push(Action::Broadcast(refund));
     }
 
+    fn is_looking(&self) -> bool {
+        self.stage == Stage::Agreed && matches!(&self.side, Side::Publisher(side) if side.looking)
+    }
+
+    /// Nothing on the chain pays the channel, so the funding was never sent.
+    fn publisher_funds_if_looking(&mut self, out: &mut Vec<Action>) {
+        if !self.is_looking() {
+            return;
+        }
+        if let Some(side) = self.publisher() {
+            side.looking = false;
+        }
+        if let Some(account) = &self.account {
+            out.push(Action::Fund { script: account.terms.script_pubkey(), sat: account.terms.capacity_sat });
+        }
+    }
+
+    /// A funding that this store does not remember. What was paid on it, the node shows when it greets the next time.
+    fn publisher_finds_funding(&mut self, now_ms: u64, transaction: &Transaction, out: &mut Vec<Action>) {
+        let Some(account) = &mut self.account else { return };
+        let funding = account.terms.funding_output();
+        let Some(vout) = transaction.output.iter().position(|output| *output == funding).and_then(|at| u32::try_from(at).ok()) else {
+            return;
+        };
+        let outpoint = OutPoint { txid: transaction.compute_txid(), vout };
+        if let Purse::Publisher(channel) = &mut account.purse
+            && channel.funded(outpoint).is_err()
+        {
+            return;
+        }
+        account.outpoint = Some(outpoint);
+        account.funding = Some(transaction.clone());
+        self.live_since_ms = Some(now_ms);
+        if let Some(side) = self.publisher() {
+            side.looking = false;
+        }
+        self.go(now_ms, Stage::Live);
+        out.push(Action::Broadcast(transaction.clone()));
+        out.push(self.record(now_ms, LedgerKind::Funded, format!("{outpoint}, found again")));
+        out.push(Action::HangUp("the funding was found again".into()));
+    }
+
     fn publisher_seen(&mut self, now_ms: u64, transaction: &Transaction, height: Option<u32>, out: &mut Vec<Action>) {
+        if self.is_looking() {
+            self.publisher_finds_funding(now_ms, transaction, out);
+        }
         let Some(Ending { txid, how, height }) = self.note_seen(transaction, height) else { return };
         if self.stage == Stage::Live {
             self.begin_closing(now_ms, CloseReason::ChannelClosed, "", out);

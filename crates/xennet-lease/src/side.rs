@@ -25,6 +25,9 @@ pub struct PublisherSide {
     pub unacknowledged: bool,
     /// The refund, once broadcast.
     pub refund: Option<bitcoin::Transaction>,
+    /// Whether it looks for a funding that it may have forgotten, before it makes one.
+    #[serde(default)]
+    pub looking: bool,
 }
 
 /// What only the node keeps.
@@ -52,6 +55,9 @@ pub struct NodeSide {
     pub settling_feerate_sat_per_kvb: u64,
     /// Whether a destination was asked for and has not come.
     pub asked_destination: bool,
+    /// The acceptance's message for the overlay: said again by a process that finds the lease with no tunnel yet.
+    #[serde(default)]
+    pub acceptance: Vec<u8>,
 }
 
 /// A secret key that does not show itself.

@@ -189,6 +189,64 @@ fn a_publisher_put_back_from_an_old_copy_takes_over_what_the_node_proves() {
     assert_bounded(&pair, "old copy");
 }
 
+/// The copy is of the moment before the funding was made: a second one would lock as much again, with nobody to ask it back from.
+#[test]
+fn a_publisher_put_back_to_before_its_funding_finds_it_and_makes_no_second_one() {
+    let mut pair = Pair::new(PayoutInterval::InArrears(Duration::from_secs(2)));
+    assert!(pair.until(60, |pair| pair.publisher.lease.stage == Stage::Agreed || pair.publisher.lease.stage == Stage::Live));
+    // The stage lasts no whole tick, so the copy is made of what the lease was then.
+    let mut copy = pair.publisher.lease.clone();
+    copy.stage = Stage::Agreed;
+    let account = copy.account.as_mut().unwrap();
+    let terms = account.terms.clone();
+    let Purse::Publisher(_) = &account.purse else { panic!("a publisher's") };
+    account.purse = Purse::Publisher(xennet_rama::PublisherChannel::new(terms, secret(&pair.publisher.lease)).unwrap());
+    (account.funding, account.outpoint, account.payments, account.acked_total_sat) = (None, None, 0, 0);
+    let copy = serde_json::to_string(&copy).unwrap();
+    assert!(pair.until(60, Pair::both_live));
+    pair.until(12, |_| false);
+    let held = total(&pair.node.lease);
+    assert!(held > 0 && pair.chain.len() == 1);
+
+    pair.restore(Who::Publisher, &copy);
+    assert!(pair.until(30, |pair| total(&pair.publisher.lease) >= held), "{:?}", pair.publisher.lease.stage);
+    assert!(pair.until(30, |pair| total(&pair.node.lease) > held + 1), "and payments go on");
+    pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
+    assert!(pair.until(60, Pair::both_over));
+    let fundings = pair.chain.iter().filter(|(tx, _)| tx.output.len() == 2 && tx.output[0].script_pubkey.is_p2wsh()).count();
+    assert_eq!(fundings, 1, "one channel, one funding");
+    assert_bounded(&pair, "a forgotten funding");
+}
+
+fn secret(lease: &Lease) -> secp256k1::SecretKey {
+    let xennet_lease::Side::Publisher(side) = &lease.side else { panic!("a publisher's lease") };
+    side.channel_secret.0
+}
+
+/// What a reorganisation could take back is bounded: the guest stands still until the funding is buried.
+#[test]
+fn a_node_works_for_no_more_than_its_policy_allows_until_the_funding_is_buried() {
+    let mut pair = Pair::new(PayoutInterval::InArrears(Duration::from_secs(2)));
+    let allowed_msat = 12_000_000;
+    if let xennet_lease::Side::Node(side) = &mut pair.node.lease.side {
+        side.policy.max_unburied_msat = allowed_msat;
+    }
+    assert!(pair.until(60, Pair::both_live));
+    assert!(pair.until(20, |pair| pair.node.ledger.iter().any(|entry| entry.kind == LedgerKind::Withheld)));
+    let owed = |pair: &Pair| pair.node.lease.totals().unwrap().owed_msat.0;
+    let stood_at = owed(&pair);
+    let funded = pair.node.lease.account.as_ref().unwrap().funded_height.unwrap();
+    assert!(stood_at >= allowed_msat && stood_at <= allowed_msat + pair.interval_msat(), "{stood_at}");
+    while pair.height < funded + 4 {
+        pair.until(1, |_| false);
+        assert_eq!(owed(&pair), stood_at, "five blocks are not enough, and nothing is owed for the time");
+    }
+    assert!(pair.until(30, |pair| owed(pair) > stood_at + pair.interval_msat()), "the sixth block is");
+    pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
+    assert!(pair.until(60, Pair::both_over));
+    assert_bounded(&pair, "buried");
+}
+
 #[test]
 fn a_total_without_its_signature_is_not_believed() {
     let mut pair = live();

@@ -49,6 +49,9 @@ pub struct NodePolicy {
     pub max_interval: Duration,
     /// The most to have worked for without being paid, thousandths of a satoshi.
     pub max_exposure_msat: u64,
+    /// The most to have earned on a channel whose funding is not six blocks deep, thousandths of a satoshi: until then a
+    /// reorganisation could let the publisher take it all back. Beyond it the guest stands still until the blocks are there.
+    pub max_unburied_msat: u64,
     /// The shortest lease worth the start of a machine, whole seconds.
     #[serde(with = "seconds")]
     pub min_lease: Duration,
@@ -84,6 +87,7 @@ impl Default for NodePolicy {
             max_acceptance_work_bits: 28,
             max_interval: Duration::from_secs(3_600),
             max_exposure_msat: 1_000_000,
+            max_unburied_msat: 100_000_000,
             min_lease: Duration::from_secs(10),
             max_lease: Duration::from_secs(30 * 86_400),
             payment: Payment::default(),

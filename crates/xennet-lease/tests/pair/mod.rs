@@ -162,11 +162,16 @@ impl Pair {
             paused: false,
             unacknowledged: false,
             refund: None,
+            looking: false,
         });
         let node = Side::Node(NodeSide {
             guest_key: None,
             channel_secret: secret(12),
-            policy: xennet_market::NodePolicy { max_exposure_msat: u64::MAX, ..xennet_market::NodePolicy::default() },
+            policy: xennet_market::NodePolicy {
+                max_exposure_msat: u64::MAX,
+                max_unburied_msat: u64::MAX,
+                ..xennet_market::NodePolicy::default()
+            },
             own_figures: figures(),
             close_feerate_sat_per_kvb: 2_000,
             patience_ms: 30_000,
@@ -175,6 +180,7 @@ impl Pair {
             settling: None,
             settling_feerate_sat_per_kvb: 0,
             asked_destination: false,
+            acceptance: Vec::new(),
         });
         let now_ms = 1_800_000_000_000;
         let party = |side| {
@@ -245,6 +251,7 @@ impl Pair {
                 for transaction in self.mempool.clone() {
                     self.later(LATENCY_MS, who, false, Input::Seen { transaction, height: None });
                 }
+                self.later(LATENCY_MS, who, false, Input::PastTold);
             }
             Action::Dial => self.dialing = true,
             Action::Boot { guest_key } => {
@@ -265,7 +272,8 @@ impl Pair {
             Action::Resume => self.paused = false,
             Action::StopMachine => self.machine_runs = false,
             Action::HangUp(_) => {
-                self.dialing = false;
+                // A node that is hung up on comes back, one that hangs up does not.
+                self.dialing &= who == Who::Publisher;
                 // The last words arrive before the cut.
                 self.deliver_until(self.now_ms + LATENCY_MS);
                 self.cut();

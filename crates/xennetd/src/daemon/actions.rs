@@ -69,6 +69,7 @@ impl Daemon {
                         let input = Input::Seen { transaction, height: height_of(status) };
                         shared.happen(Happening::Lease(id, input)).await;
                     }
+                    shared.happen(Happening::Lease(id, Input::PastTold)).await;
                 });
             }
             Action::Broadcast(transaction) => {

@@ -7,6 +7,7 @@ use xennet_overlay::OverlayEvent;
 use xennet_task::{Acceptance, AnnouncementHash, LeaseId};
 use xennet_tunnel::TunnelEvent;
 
+use super::announce::Ready;
 use super::book::OwnTask;
 use super::fund::Funding;
 use super::node::Seller;
@@ -39,10 +40,10 @@ pub enum Happening {
     AcceptanceReady {
         /// What it says.
         acceptance: Box<Acceptance>,
-        /// Its hash.
-        hash: AnnouncementHash,
-        /// The bytes for the overlay, tag included.
-        message: Vec<u8>,
+        /// Its hash and its bytes for the overlay.
+        ready: Box<Ready>,
+        /// What closing is expected to cost, satoshi per 1000 virtual bytes.
+        close_feerate: u64,
     },
     /// An acceptance could not be made.
     AcceptanceFailed(AnnouncementHash, String),

@@ -290,7 +290,7 @@ impl Daemon {
             Happening::CanSell(seller) => self.can_sell(*seller),
             Happening::CannotSell(error) => self.cannot_sell(error),
             Happening::TaskReady(own, answer) => self.task_ready(*own, answer),
-            Happening::AcceptanceReady { acceptance, hash, message } => self.acceptance_ready(*acceptance, hash, message),
+            Happening::AcceptanceReady { acceptance, ready, close_feerate } => self.acceptance_ready(*acceptance, *ready, close_feerate),
             Happening::AcceptanceFailed(task, why) => self.acceptance_failed(task, why),
             Happening::CancellationReady(task, message) => {
                 self.outgoing.push(message);

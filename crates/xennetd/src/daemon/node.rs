@@ -12,7 +12,7 @@ use xennet_vm::{Accelerator, Image};
 
 use super::happening::Happening;
 use super::inspect::TAG_BARE;
-use super::{Daemon, announce, machine};
+use super::{Daemon, Running, announce, machine};
 use crate::clock;
 use crate::control::What;
 
@@ -20,7 +20,9 @@ use crate::control::What;
 const MOST_PROMISED: usize = 4;
 /// How long an acceptance stands before the publisher must have answered it, seconds.
 const ACCEPTANCE_VALID_S: u64 = 600;
-/// What a node expects closing to cost, satoshi per 1000 virtual bytes: 5 sat/vB.
+/// What a node expects closing to cost at least: what every node has always relayed, satoshi per 1000 virtual bytes.
+const LEAST_CLOSE_FEERATE: u64 = 1_000;
+/// What it expects while the chain does not say, satoshi per 1000 virtual bytes.
 const CLOSE_FEERATE_SAT_PER_KVB: u64 = 5_000;
 /// Leading zero bits a node demands of a proposal's work.
 const PROPOSAL_WORK_BITS: u8 = 8;
@@ -83,6 +85,10 @@ impl Daemon {
     /// Goes on with the leases an earlier run left.
     pub(super) fn take_up_leases(&mut self) {
         for id in self.leases.keys().copied().collect::<Vec<_>>() {
+            if let Some(Running { lease: Lease { stage: Stage::Accepted, side: Side::Node(side), .. }, .. }) = self.leases.get(&id) {
+                // Written, and perhaps never said.
+                self.outgoing.push(side.acceptance.clone());
+            }
             self.feed(id, Input::Start);
         }
     }
@@ -154,7 +160,11 @@ impl Daemon {
         tokio::spawn(async move {
             let said = Said::Acceptance(acceptance.clone());
             let happening = match announce::for_overlay(&shared, said, Role::Node, work_bits).await {
-                Ok(ready) => Happening::AcceptanceReady { acceptance: Box::new(acceptance), hash: ready.hash, message: ready.message },
+                Ok(ready) => {
+                    let close_feerate =
+                        shared.settling_feerate().await.map_or(CLOSE_FEERATE_SAT_PER_KVB, |rate| rate.max(LEAST_CLOSE_FEERATE));
+                    Happening::AcceptanceReady { acceptance: Box::new(acceptance), ready: Box::new(ready), close_feerate }
+                }
                 Err(error) => Happening::AcceptanceFailed(hash, format!("{error:#}")),
             };
             shared.happen(happening).await;
@@ -176,7 +186,8 @@ impl Daemon {
     }
 
     /// The acceptance has its work: the lease begins. It is on disk before the acceptance goes out.
-    pub(super) fn acceptance_ready(&mut self, acceptance: Acceptance, hash: AnnouncementHash, message: Vec<u8>) {
+    pub(super) fn acceptance_ready(&mut self, acceptance: Acceptance, ready: announce::Ready, close_feerate: u64) {
+        let announce::Ready { hash, message, .. } = ready;
         self.promised.remove(&acceptance.task);
         let Some(task) = self.book.known.get(&acceptance.task).map(|known| known.task.clone()) else { return };
         let Some(seller) = &self.seller else { return };
@@ -196,13 +207,14 @@ impl Daemon {
             channel_secret,
             policy: self.shared.config.policy.clone(),
             own_figures: Figures { cores: size.cores, memory_mib: size.memory_mib, disk_mib: size.disk_mib, ..seller.figures },
-            close_feerate_sat_per_kvb: CLOSE_FEERATE_SAT_PER_KVB,
+            close_feerate_sat_per_kvb: close_feerate,
             patience_ms: u64::try_from(self.shared.config.patience.as_millis()).unwrap_or(u64::MAX),
             block_s: self.shared.config.chain.block_s(),
             paused_since_ms: None,
             settling: None,
             settling_feerate_sat_per_kvb: 0,
             asked_destination: false,
+            acceptance: message.clone(),
         };
         let tip = self.shared.anchors.tip();
         let task_hash = acceptance.task;

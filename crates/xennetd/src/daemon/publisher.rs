@@ -253,6 +253,7 @@ impl Daemon {
             paused: false,
             unacknowledged: false,
             refund: None,
+            looking: false,
         };
         let (task, task_hash) = (own.task.clone(), own.hash);
         let tip = shared.anchors.tip();
