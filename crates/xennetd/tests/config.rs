@@ -125,7 +125,7 @@ fn an_unknown_field_is_refused_with_those_there_are() {
     );
     assert_eq!(
         message("[chian]\n"),
-        "line 1: chian: there is no such field; at the top there may be: log, chain, overlay, publisher, node, limits, policy"
+        "line 1: chian: there is no such field; at the top there may be: log, chain, wallet, overlay, publisher, node, limits, policy"
     );
     assert!(message("[policy]\nflor = 1\n").starts_with("line 2: policy.flor = 1: there is no such field; in [policy] there may be: "));
     assert!(message("[policy.floor]\ncpu = 1\n").contains("policy.floor"));
