@@ -81,8 +81,14 @@ impl Wallet {
         let mut inner = self.lock();
         let psbt = match how {
             Bump::Replace => {
+                if let Some(heir) = inner.heir(&txid) {
+                    return Err(WalletError::Build(format!(
+                        "{heir} spends the change of {txid}, and would be void with another one in its place: raise the fee of {heir} instead"
+                    )));
+                }
+                let taken = inner.reserved().union(&inner.untrusted()).copied().collect();
                 let mut builder = inner.bdk.build_fee_bump(txid).map_err(|why| bump_error(txid, &why))?;
-                builder.fee_rate(rate(feerate_sat_per_kvb));
+                builder.fee_rate(rate(feerate_sat_per_kvb)).unspendable(taken);
                 builder.finish().map_err(|why| WalletError::Build(why.to_string()))?
             }
             Bump::Child => inner.child(txid, feerate_sat_per_kvb)?,
@@ -92,12 +98,24 @@ impl Wallet {
 }
 
 impl Inner {
+    /// A transaction that spends an output of this one: sent already, or built and kept, as the funding of a channel.
+    fn heir(&self, txid: &Txid) -> Option<Txid> {
+        let sent = self.bdk.transactions().find(|tx| tx.tx_node.input.iter().any(|input| input.previous_output.txid == *txid));
+        let kept = self.reservations.iter().find_map(|(ticket, coins)| match ticket {
+            Ticket::Built(heir) if coins.iter().any(|coin| coin.txid == *txid) => Some(*heir),
+            _ => None,
+        });
+        sent.map(|tx| tx.tx_node.txid).or(kept)
+    }
+
     /// Spends the own outputs of a transaction that waits, for a fee that lifts both to this feerate.
     fn child(&mut self, txid: Txid, feerate_sat_per_kvb: u64) -> Result<Psbt, WalletError> {
         let nothing = || WalletError::Build(format!("{txid} pays nothing to this wallet that a child could spend: wait for a block"));
         let parent = self.bdk.get_tx(txid).ok_or_else(nothing)?.tx_node.tx;
         let paid = self.bdk.calculate_fee(&parent).map_or(0, Amount::to_sat);
-        let own: Vec<OutPoint> = self.bdk.list_unspent().map(|coin| coin.outpoint).filter(|coin| coin.txid == txid).collect();
+        let reserved = self.reserved();
+        let own: Vec<OutPoint> =
+            self.bdk.list_unspent().map(|coin| coin.outpoint).filter(|coin| coin.txid == txid && !reserved.contains(coin)).collect();
         if own.is_empty() {
             return Err(nothing());
         }

@@ -104,3 +104,25 @@ async fn a_backup_brings_the_wallet_back_with_its_passphrase_only() {
     let refused = Wallet::backup(&rig.dir.path().join("plain")).unwrap_err().to_string();
     assert!(refused.contains("encrypt the wallet first"), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_whose_change_funds_a_channel_is_not_replaced() {
+    let rig = rig().await;
+    let wallet = rig.wallet("wallet", 100_000).await;
+    let payment = wallet.pay(Lock::new().script(), Sum::Sat(30_000), 1_000).unwrap();
+    rig.chain.broadcast(&payment).await.unwrap();
+    wallet.sent(&payment).unwrap();
+    // Its only coin is the change.
+    let funding = wallet.fund(Lock::new().script(), 20_000, 1_000).unwrap();
+    let (paid, funded) = (payment.compute_txid(), funding.compute_txid());
+    for sent in [false, true] {
+        if sent {
+            rig.chain.broadcast(&funding).await.unwrap();
+            wallet.sent(&funding).unwrap();
+        }
+        let why = wallet.bump(paid, 5_000, Bump::Replace).unwrap_err().to_string();
+        assert!(why.contains(&format!("{funded} spends the change of {paid}")), "{why}");
+    }
+    let child = wallet.bump(funded, 5_000, Bump::Child).unwrap();
+    rig.chain.broadcast(&child).await.unwrap();
+}
