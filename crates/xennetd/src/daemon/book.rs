@@ -1,7 +1,8 @@
 //! The tasks a daemon knows: its own, which are kept, and those of others, which are not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use secp256k1::PublicKey;
 use serde::{Deserialize, Serialize};
 use xennet_task::{AnnouncementHash, Task, TaskFile};
 
@@ -60,6 +61,8 @@ pub struct Book {
     pub own: HashMap<AnnouncementHash, OwnTask>,
     /// All that are known, own ones included.
     pub known: HashMap<AnnouncementHash, KnownTask>,
+    /// Tasks that were taken back, with who said so: whoever joins late may hear of that before it hears of the task.
+    cancelled: HashSet<(AnnouncementHash, PublicKey)>,
 }
 
 impl Book {
@@ -67,6 +70,9 @@ impl Book {
     pub fn note(&mut self, hash: AnnouncementHash, task: Task, work_bits: u8, txid: Option<bitcoin::Txid>) -> bool {
         if let Some(known) = self.known.get_mut(&hash) {
             known.txid = known.txid.or(txid);
+            return false;
+        }
+        if self.cancelled.contains(&(hash, task.publisher.key)) && !self.own.contains_key(&hash) {
             return false;
         }
         if self.known.len() >= MOST_FOREIGN {
@@ -80,6 +86,16 @@ impl Book {
             KnownTask { task, work_bits, txid, height: None, refusals: Vec::new(), taken: false, attempts: 0, not_before: 0 },
         );
         true
+    }
+
+    /// Notes that somebody takes a task back; true if it was known and is his. Own ones are not for strangers to take back.
+    pub fn cancel(&mut self, task: AnnouncementHash, by: PublicKey) -> bool {
+        if self.cancelled.len() >= MOST_FOREIGN {
+            self.cancelled.clear();
+        }
+        self.cancelled.insert((task, by));
+        let his = self.known.get(&task).is_some_and(|known| known.task.publisher.key == by);
+        his && !self.own.contains_key(&task) && self.known.remove(&task).is_some()
     }
 
     /// A lease of this task came to nothing for a reason that may pass: it may be accepted again after a while, a few times.
@@ -118,5 +134,38 @@ impl Book {
             }
         }
         changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use secp256k1::{Keypair, SECP256K1};
+    use xennet_identity::{Anchor, Identity, Role};
+    use xennet_task::TaskId;
+
+    use super::*;
+
+    fn task(publisher: u8) -> Task {
+        let key = Keypair::from_seckey_slice(SECP256K1, &[publisher; 32]).unwrap().public_key();
+        let identity = Identity { role: Role::Publisher, key, anchor: Anchor { height: 1, hash: [9; 32] }, nonce: 0 };
+        let file = TaskFile::parse(TaskFile::example()).unwrap();
+        file.task(TaskId([1; 8]), identity, [2; 32], ([127, 0, 0, 1], 28_722).into(), 1_800_000_000)
+    }
+
+    #[test]
+    fn a_cancellation_counts_before_and_after_its_task_and_only_its_publishers() {
+        let hash = AnnouncementHash([3; 32]);
+        let (mine, other) = (task(1), task(2));
+        for early in [true, false] {
+            let mut book = Book::default();
+            assert!(early || book.note(hash, mine.clone(), 16, None));
+            assert!(!book.cancel(hash, other.publisher.key), "a stranger's");
+            assert_eq!(book.known.len(), usize::from(!early));
+            assert_eq!(book.cancel(hash, mine.publisher.key), !early);
+            assert!(!book.cancel(hash, other.publisher.key), "nor does it undo the right one");
+            assert!(!book.note(hash, mine.clone(), 16, None) && book.known.is_empty());
+        }
     }
 }

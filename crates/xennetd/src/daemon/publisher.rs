@@ -214,9 +214,7 @@ impl Daemon {
             Said::Acceptance(acceptance) => self.on_acceptance(acceptance, hash, work_bits),
             Said::Proposal(sealed) => self.on_proposal(&sealed),
             Said::Cancellation(cancellation) => {
-                let same = |known: &super::book::KnownTask| known.task.publisher.key == cancellation.publisher.key;
-                if self.book.known.get(&cancellation.task).is_some_and(same) && !self.book.own.contains_key(&cancellation.task) {
-                    self.book.known.remove(&cancellation.task);
+                if self.book.cancel(cancellation.task, cancellation.publisher.key) {
                     self.tell(What::Task { task: cancellation.task, state: TaskState::Cancelled, note: String::new() });
                 }
             }
