@@ -20,10 +20,9 @@ use crate::control::What;
 const MOST_PROMISED: usize = 4;
 /// How long an acceptance stands before the publisher must have answered it, seconds.
 const ACCEPTANCE_VALID_S: u64 = 600;
-/// What a node expects closing to cost at least: what every node has always relayed, satoshi per 1000 virtual bytes.
-const LEAST_CLOSE_FEERATE: u64 = 1_000;
-/// What it expects while the chain does not say, satoshi per 1000 virtual bytes.
-const CLOSE_FEERATE_SAT_PER_KVB: u64 = 5_000;
+/// What a node expects closing to cost at least, satoshi per 1000 virtual bytes: with it the reserve alone is worth a close at quiet times,
+/// so that no short lease ends with nothing that can be put on the chain.
+const LEAST_CLOSE_FEERATE: u64 = 5_000;
 /// Leading zero bits a node demands of a proposal's work.
 const PROPOSAL_WORK_BITS: u8 = 8;
 
@@ -162,7 +161,7 @@ impl Daemon {
             let happening = match announce::for_overlay(&shared, said, Role::Node, work_bits).await {
                 Ok(ready) => {
                     let close_feerate =
-                        shared.settling_feerate().await.map_or(CLOSE_FEERATE_SAT_PER_KVB, |rate| rate.max(LEAST_CLOSE_FEERATE));
+                        shared.settling_feerate().await.unwrap_or(0).max(LEAST_CLOSE_FEERATE);
                     Happening::AcceptanceReady { acceptance: Box::new(acceptance), ready: Box::new(ready), close_feerate }
                 }
                 Err(error) => Happening::AcceptanceFailed(hash, format!("{error:#}")),
