@@ -160,8 +160,7 @@ impl Daemon {
             let said = Said::Acceptance(acceptance.clone());
             let happening = match announce::for_overlay(&shared, said, Role::Node, work_bits).await {
                 Ok(ready) => {
-                    let close_feerate =
-                        shared.settling_feerate().await.unwrap_or(0).max(LEAST_CLOSE_FEERATE);
+                    let close_feerate = shared.settling_feerate().await.unwrap_or(0).max(LEAST_CLOSE_FEERATE);
                     Happening::AcceptanceReady { acceptance: Box::new(acceptance), ready: Box::new(ready), close_feerate }
                 }
                 Err(error) => Happening::AcceptanceFailed(hash, format!("{error:#}")),
