@@ -120,7 +120,9 @@ async fn the_size_on_the_chain_is_the_payload_and_a_fixed_part() {
         let (vbytes, fee, relayed) = size(&unworked(payload - NONCE));
         println!("{payload:9} {vbytes:13} {fee:21} {relayed:11}");
     }
-    assert_eq!(size(&unworked(356)).0 - size(&unworked(292)).0, 64, "64 bytes more cost 64 vB, for they are no witness");
+    // A signature can be a byte shorter, which is a quarter of a virtual byte.
+    let more = size(&unworked(356)).0 - size(&unworked(292)).0;
+    assert!((63..=65).contains(&more), "64 bytes more cost 64 vB, for they are no witness, and not {more}");
 
     println!("what           with signature   without   difference   relayed B");
     for kind in ["task", "acceptance", "proposal", "cancellation"] {
@@ -129,7 +131,7 @@ async fn the_size_on_the_chain_is_the_payload_and_a_fixed_part() {
         let (with, _, relayed) = size(unworked);
         let (without, ..) = size(&unworked[..unworked.len() - SIGNATURE]);
         println!("{kind:14} {with:14} {without:9} {:12} {relayed:11}", with - without);
-        assert!((SIGNATURE..SIGNATURE + 4).contains(&(with - without)));
+        assert!((SIGNATURE - 1..SIGNATURE + 5).contains(&(with - without)));
     }
 }
 

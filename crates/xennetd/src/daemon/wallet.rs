@@ -128,14 +128,19 @@ impl Shared {
             self.wallet.release(&txid);
             return Ok(view);
         }
-        if let Err(why) = self.chain.broadcast(&tx).await {
-            self.wallet.release(&txid);
-            let kind = if why.may_pass_later() { FailureKind::Unavailable } else { FailureKind::Conflict };
-            let why = match &why {
-                ChainError::Refused { why, .. } => why.to_string(),
-                other => other.to_string(),
-            };
-            return Err(Failure::new(kind, format!("the chain does not take the transaction: {why}"), "nothing was sent"));
+        match self.chain.broadcast(&tx).await {
+            Ok(_) => {}
+            Err(ChainError::Refused { why, .. }) => {
+                self.wallet.release(&txid);
+                let text = format!("the chain does not take the transaction: {why}");
+                return Err(Failure::new(FailureKind::Conflict, text, "nothing was sent"));
+            }
+            // The answer is missing, not the transaction: its coins stay spoken for, so that no second one pays the same again.
+            Err(why) => {
+                let text = format!("whether {txid} is on its way is not known: {why}");
+                let remedy = "look at `xennet wallet history` before sending again; after a restart of the daemon its coins are free";
+                return Err(Failure::new(FailureKind::Unavailable, text, remedy));
+            }
         }
         self.wallet.sent(&tx).map_err(refused)?;
         view.sent = true;
