@@ -8,7 +8,7 @@ use bip157::{Builder, Client, Event, HashCheckpoint, IndexedFilter, Node, Reques
 use bitcoin::{Network, ScriptBuf};
 use tokio::sync::mpsc;
 
-use super::{Shared, Wish};
+use super::{Shared, Wish, filter};
 use crate::source::BlockAt;
 use crate::watch::Watcher;
 use crate::{ChainError, ChainEvent, markers_around};
@@ -183,7 +183,11 @@ impl Follower {
 
     fn filtered(&self, filter: IndexedFilter) -> Result<(), ChainError> {
         let at = BlockAt { height: filter.height(), hash: filter.block_hash() };
-        self.shared.store().put_filter(at, &filter.into_contents())?;
+        let contents = filter.into_contents();
+        if !filter::is_whole(&contents) {
+            return Err(self.shared.away(format!("what peers give for the filter of block {} is no filter", at.height)));
+        }
+        self.shared.store().put_filter(at, &contents)?;
         self.shared.view().filtered.insert(at.height, at.hash);
         if at.height.is_multiple_of(1_000) {
             tracing::info!(height = at.height, "block filters are read");

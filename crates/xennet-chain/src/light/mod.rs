@@ -5,6 +5,7 @@
 //! script that is asked for leads to its block. What is nobody's block yet is not seen: of unconfirmed transactions only own ones are
 //! known. Which blocks are asked for tells a peer something, which scripts does not.
 
+mod filter;
 mod follow;
 mod look;
 mod store;
