@@ -141,8 +141,8 @@ pub enum ChainError {
     },
     /// No peer of the network answers.
     #[error(
-        "no peer of the {network} network answered within {waited_s} s (asked: {asked}): see that this machine is connected and that \
-         they serve block filters (peerblockfilters=1), or name others"
+        "no peer of the {network} network answered within {waited_s} s as it should (asked: {asked}; the last trouble: {why}): see that \
+         this machine is connected, that they are on that network and serve block filters (peerblockfilters=1), or name others"
     )]
     NoPeers {
         /// The network.
@@ -151,6 +151,8 @@ pub enum ChainError {
         asked: String,
         /// Seconds without anything from anybody.
         waited_s: u64,
+        /// What went wrong last.
+        why: String,
     },
     /// What a light client keeps cannot be read or written.
     #[error("{path}: {why}: end whoever else uses it, or remove it, it comes again from peers", path = path.display())]

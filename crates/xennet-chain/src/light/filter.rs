@@ -12,8 +12,8 @@ const PLAIN_BITS: u8 = 19;
 /// The fewest bits of an element.
 const LEAST_BITS: u64 = PLAIN_BITS as u64 + 1;
 
-/// Whether there is room for as many elements as the filter claims.
-fn is_bounded(filter: &[u8]) -> bool {
+/// Whether there is room for as many elements as the filter claims. Only then may it be searched.
+pub(super) fn is_bounded(filter: &[u8]) -> bool {
     let mut rest = filter;
     let Ok(VarInt(count)) = VarInt::consensus_decode(&mut rest) else { return false };
     let bits = u64::try_from(rest.len()).unwrap_or(u64::MAX).saturating_mul(8);

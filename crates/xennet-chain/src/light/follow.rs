@@ -41,6 +41,7 @@ pub(super) async fn follow(shared: Arc<Shared>, events: mpsc::Sender<ChainEvent>
         headers: Vec::new(),
         lonely: None,
         offered: Instant::now(),
+        well: false,
         lost: false,
         begun: false,
     };
@@ -52,10 +53,17 @@ pub(super) async fn follow(shared: Arc<Shared>, events: mpsc::Sender<ChainEvent>
         let why = follower.listen(client, running).await;
         follower.set_requester(None);
         let Err(why) = why else { return };
-        if follower.begun && !follower.lost {
+        if std::mem::take(&mut follower.well) {
+            // Peers leave, and are left after two hours or after 30 minutes without a block: others are found in a moment.
+            tracing::debug!(%why, "light client: peers are looked for again");
+            follower.lonely = Some(Instant::now());
             pause = FIRST_PAUSE;
+            continue;
         }
-        follower.lose(why.to_string()).await;
+        if let (ChainError::Away { why, .. }, None) = (&why, follower.shared.trouble()) {
+            follower.note(why.clone());
+        }
+        follower.lose(why).await;
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
@@ -82,6 +90,8 @@ struct Follower {
     lonely: Option<Instant>,
     /// When own transactions were last offered.
     offered: Instant,
+    /// Whether the peers of now have brought it to the tip.
+    well: bool,
     lost: bool,
     begun: bool,
 }
@@ -220,7 +230,7 @@ impl Follower {
     async fn look(&mut self, requester: &Requester) -> Result<(), ChainError> {
         self.hear_wishes();
         if self.lonely.is_some_and(|since| since.elapsed() > LONELY) {
-            self.lose("no peer is connected".to_owned()).await;
+            self.lose(self.shared.away("no peer is connected")).await;
         }
         let ready = self.shared.view().ready;
         if !ready || !self.begun {
@@ -282,6 +292,7 @@ impl Follower {
             self.tell(vec![ChainEvent::Tip { height: best.height, hash: best.hash }]).await;
         }
         self.tell_waiting().await;
+        self.well = true;
         if !std::mem::replace(&mut self.begun, true) || self.lost {
             self.offer(requester);
         }
@@ -352,14 +363,23 @@ impl Follower {
                 self.lonely.get_or_insert_with(Instant::now);
             }
             Some(Warning::NeedConnections { .. }) => self.lonely = None,
-            Some(warning) => tracing::debug!(%warning, "light client"),
+            Some(warning) => {
+                tracing::debug!(%warning, "light client");
+                self.note(warning.to_string());
+            }
             None => {}
         }
     }
 
-    async fn lose(&mut self, why: String) {
+    /// Keeps what went wrong, for whoever waits in vain.
+    fn note(&self, trouble: String) {
+        *self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble);
+    }
+
+    async fn lose(&mut self, why: ChainError) {
+        self.well = false;
         if !std::mem::replace(&mut self.lost, true) {
-            self.tell(vec![ChainEvent::Lost { why: self.shared.away(why).to_string() }]).await;
+            self.tell(vec![ChainEvent::Lost { why: why.to_string() }]).await;
         }
     }
 

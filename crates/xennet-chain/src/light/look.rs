@@ -2,29 +2,24 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bitcoin::bip158::BlockFilter;
 use bitcoin::{Block, BlockHash, ScriptBuf, Transaction, Txid};
 
-use super::{BLOCKS, Light, Shared, WINDOW_BLOCKS};
+use super::{BLOCKS, Light, Shared, WINDOW_BLOCKS, filter};
 use crate::source::{BlockAt, Found, Scan, Step, touches};
 use crate::{ChainError, ChainEvent, Status};
 
 /// How long a block may take.
 const BLOCK: Duration = Duration::from_secs(60);
+/// How often a block is asked for that comes with what does not belong to it.
+const TRIES: u32 = 3;
 /// How long a peer may take to ask for a transaction that it was told of.
 const WANTED: Duration = Duration::from_secs(15);
-/// How long an answer of the part that speaks with peers may take.
-const ANSWER: Duration = Duration::from_secs(5);
 /// Bounds of one answer that is a part of a longer one.
 const PART_BLOCKS: u32 = 4_096;
 const PART_FOUND: usize = 64;
-/// How long an estimate of the feerate holds, and how many blocks it is of.
-const ESTIMATE_FOR: Duration = Duration::from_secs(600);
-const ESTIMATE_BLOCKS: u32 = 3;
-/// The least that is estimated: what every node has always relayed, satoshi per 1,000 virtual bytes.
-const LEAST_SAT_PER_KVB: u64 = 1_000;
 
 impl Light {
     pub(crate) async fn tip(&self) -> Result<BlockAt, ChainError> {
@@ -40,11 +35,7 @@ impl Light {
     }
 
     pub(crate) async fn transaction(&self, txid: &Txid) -> Result<Option<(Transaction, Status)>, ChainError> {
-        if let Some(own) = self.shared.view().own(txid) {
-            return Ok(Some(own));
-        }
-        let told = self.shared.store().told(txid)?;
-        Ok(told.filter(|(_, at)| self.shared.view().is_best(*at)).map(|(tx, at)| (tx, Status::Confirmed { height: at.height })))
+        self.shared.transaction(txid)
     }
 
     pub(crate) async fn history(&self, script: &ScriptBuf) -> Result<Vec<(Transaction, Status)>, ChainError> {
@@ -72,8 +63,16 @@ impl Light {
 }
 
 impl Shared {
-    fn tip(&self) -> Result<BlockAt, ChainError> {
+    pub(super) fn tip(&self) -> Result<BlockAt, ChainError> {
         self.view().tip().ok_or_else(|| self.away("no block filter is here yet"))
+    }
+
+    fn transaction(&self, txid: &Txid) -> Result<Option<(Transaction, Status)>, ChainError> {
+        if let Some(own) = self.view().own(txid) {
+            return Ok(Some(own));
+        }
+        let told = self.store().told(txid)?;
+        Ok(told.filter(|(_, at)| self.view().is_best(*at)).map(|(tx, at)| (tx, Status::Confirmed { height: at.height })))
     }
 
     /// The lowest block in which the past of a script is looked for.
@@ -102,8 +101,14 @@ impl Shared {
         if scripts.is_empty() {
             return Ok(false);
         }
-        let matched = BlockFilter::new(&filter).match_any(&at.hash, scripts.iter().map(|script| script.as_bytes()));
-        matched.map_err(|why| self.away(format!("the filter of block {} cannot be read: {why}", at.height)))
+        let search = || BlockFilter::new(&filter).match_any(&at.hash, scripts.iter().map(|script| script.as_bytes())).ok();
+        let matched = filter::is_bounded(&filter).then(search).flatten();
+        if matched.is_none() {
+            // Whatever spoiled it, it can be had again.
+            self.view().filtered.remove(&at.height);
+            self.store().drop_filter(at)?;
+        }
+        matched.ok_or_else(|| self.away(format!("the filter of block {} cannot be read and is asked for again", at.height)))
     }
 
     /// A block, checked to be the one that was asked for, witnesses too.
@@ -114,15 +119,7 @@ impl Shared {
                 return Ok(Arc::clone(block));
             }
         }
-        let asked = tokio::time::timeout(BLOCK, self.requester()?.get_block(at.hash)).await;
-        let block = match asked {
-            Ok(Ok(indexed)) => indexed.block,
-            Ok(Err(why)) => return Err(self.away(format!("block {}: {why}", at.height))),
-            Err(_) => return Err(self.away(format!("no peer gave block {} in {} s", at.height, BLOCK.as_secs()))),
-        };
-        if block.block_hash() != at.hash || !block.check_merkle_root() || !block.check_witness_commitment() {
-            return Err(self.away(format!("what came for block {} is not that block", at.hash)));
-        }
+        let block = self.fetch(at).await?;
         let over = self.view().read(at, &block);
         {
             let store = self.store();
@@ -135,6 +132,22 @@ impl Shared {
         blocks.truncate(BLOCKS - 1);
         blocks.push_front((at.hash, Arc::clone(&block)));
         Ok(block)
+    }
+
+    /// Asks peers for a block, chosen by chance, until one gives it.
+    async fn fetch(&self, at: BlockAt) -> Result<Block, ChainError> {
+        for _ in 0..TRIES {
+            let asked = tokio::time::timeout(BLOCK, self.requester()?.get_block(at.hash)).await;
+            let block = match asked {
+                Ok(Ok(indexed)) => indexed.block,
+                Ok(Err(why)) => return Err(self.away(format!("block {}: {why}", at.height))),
+                Err(_) => return Err(self.away(format!("no peer gave block {} in {} s", at.height, BLOCK.as_secs()))),
+            };
+            if block.block_hash() == at.hash && block.check_merkle_root() && block.check_witness_commitment() {
+                return Ok(block);
+            }
+        }
+        Err(self.away(format!("what peers give for block {} is not that block", at.hash)))
     }
 
     /// Keeps what was told of a block, so that it can be asked for by its id.
@@ -225,6 +238,9 @@ impl Shared {
     /// Offers a transaction to peers. That one of them asked for it is all that can be known: no peer says what it does not take.
     async fn send(&self, tx: &Transaction) -> Result<Txid, ChainError> {
         let txid = tx.compute_txid();
+        if let Some((_, Status::Confirmed { .. })) = self.transaction(&txid)? {
+            return Ok(txid);
+        }
         let known = self.view().own(&txid).is_some();
         let requester = self.requester()?;
         let replaced = self.view().add_own(tx);
@@ -254,31 +270,5 @@ impl Shared {
         self.store().drop_own(txid)?;
         self.stir.notify_one();
         Err(self.away(why))
-    }
-
-    /// What to pay: the lowest of what the last blocks took on average, and not less than peers relay. A client without a
-    /// mempool cannot know better; a full block's average is more than its cheapest transaction paid.
-    async fn feerate(&self) -> Result<u64, ChainError> {
-        let kept = *self.feerate.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((feerate, at)) = kept
-            && at.elapsed() < ESTIMATE_FOR
-        {
-            return Ok(feerate);
-        }
-        let requester = self.requester()?;
-        let least = tokio::time::timeout(ANSWER, requester.broadcast_min_feerate()).await;
-        let least = least.map_err(|_| self.away("no peer says what it relays"))?.map_err(|why| self.away(why.to_string()))?;
-        let tip = self.tip()?;
-        let mut lowest: Option<u64> = None;
-        for height in tip.height.saturating_sub(ESTIMATE_BLOCKS - 1).max(1)..=tip.height {
-            let Some(at) = self.view().at(height) else { break };
-            let average = tokio::time::timeout(BLOCK, requester.average_fee_rate(at.hash)).await;
-            let average = average.map_err(|_| self.away("no peer gives the last blocks"))?.map_err(|why| self.away(why.to_string()))?;
-            let average = average.to_sat_per_kwu().saturating_mul(4);
-            lowest = Some(lowest.map_or(average, |lowest| lowest.min(average)));
-        }
-        let feerate = lowest.unwrap_or(0).max(least.to_sat_per_kwu().saturating_mul(4)).max(LEAST_SAT_PER_KVB);
-        *self.feerate.lock().unwrap_or_else(PoisonError::into_inner) = Some((feerate, Instant::now()));
-        Ok(feerate)
     }
 }

@@ -5,6 +5,7 @@
 //! script that is asked for leads to its block. What is nobody's block yet is not seen: of unconfirmed transactions only own ones are
 //! known. Which blocks are asked for tells a peer something, which scripts does not.
 
+mod fees;
 mod filter;
 mod follow;
 mod look;
@@ -67,6 +68,8 @@ struct Shared {
     progress: watch::Sender<u64>,
     blocks: Mutex<VecDeque<(BlockHash, Arc<Block>)>>,
     feerate: Mutex<Option<(u64, Instant)>>,
+    /// What went wrong last with any peer.
+    trouble: Mutex<Option<String>>,
 }
 
 /// A light client.
@@ -95,6 +98,7 @@ impl Light {
             progress: watch::Sender::new(0),
             blocks: Mutex::default(),
             feerate: Mutex::default(),
+            trouble: Mutex::default(),
         });
         let follower = tokio::spawn(follow::follow(shared.clone(), events));
         let light = Light { shared, follower: Mutex::new(Some(follower)) };
@@ -153,6 +157,10 @@ impl Shared {
         requester.ok_or_else(|| self.away("no peer is connected"))
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Waits until something holds, as long as anything comes from peers.
     async fn until(&self, holds: impl Fn(&View) -> bool) -> Result<(), ChainError> {
         let mut progress = self.progress.subscribe();
@@ -175,6 +183,7 @@ impl Shared {
             [] => "the peers that the network's seeds name".to_owned(),
             peers => peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         };
-        ChainError::NoPeers { network: self.settings.network.to_string(), asked, waited_s: PATIENCE.as_secs() }
+        let why = self.trouble().unwrap_or_else(|| "none could be reached".to_owned());
+        ChainError::NoPeers { network: self.settings.network.to_string(), asked, waited_s: PATIENCE.as_secs(), why }
     }
 }

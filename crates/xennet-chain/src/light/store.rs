@@ -110,6 +110,10 @@ impl Store {
         self.db.query_row(query, params![at.height, at.hash.as_byte_array()], |row| row.get(0)).optional().map_err(|why| self.failed(why))
     }
 
+    pub(super) fn drop_filter(&self, at: BlockAt) -> Result<(), ChainError> {
+        self.run("DELETE FROM filters WHERE height = ?1 AND hash = ?2", params![at.height, at.hash.as_byte_array()])
+    }
+
     /// Which blocks have their filter here.
     pub(super) fn filtered(&self) -> Result<BTreeMap<u32, BlockHash>, ChainError> {
         let mut query = self.db.prepare("SELECT height, hash FROM filters").map_err(|why| self.failed(why))?;
@@ -225,8 +229,13 @@ mod tests {
         assert_eq!(store.filter(at(3)).unwrap().unwrap(), b"filter");
         assert_eq!(store.filter(BlockAt { hash: at(2).hash, ..at(3) }).unwrap(), None, "a filter is one block's");
         assert_eq!(store.filtered().unwrap(), BTreeMap::from([(4, at(3).hash)]));
+        store.drop_filter(BlockAt { hash: at(2).hash, ..at(3) }).unwrap();
+        assert!(store.filter(at(3)).unwrap().is_some());
         assert_eq!(store.told(&tx(1).compute_txid()).unwrap().unwrap(), (tx(1), at(2)));
         assert_eq!(store.own().unwrap(), [tx(3)]);
+        store.drop_filter(at(3)).unwrap();
+        assert_eq!(store.filter(at(3)).unwrap(), None);
+        store.put_filter(at(3), b"filter").unwrap();
         store.drop_filters_below(5).unwrap();
         assert!(store.filtered().unwrap().is_empty());
     }

@@ -10,7 +10,7 @@ use xennet_identity::{WorkBits, grind};
 use crate::rig::{Core, gone, program, script, seen, until};
 
 /// What makes it a peer for light clients.
-const SERVES: [&str; 2] = ["-blockfilterindex=1", "-peerblockfilters=1"];
+pub const SERVES: [&str; 2] = ["-blockfilterindex=1", "-peerblockfilters=1"];
 
 fn config(core: &Core, dir: &str) -> ChainConfig {
     ChainConfig::Light { network: Network::Regtest, dir: core.dir.path().join(dir), peers: vec![core.peer()] }
@@ -55,7 +55,7 @@ async fn a_wallet_without_a_server_pays_and_follows_reorganisations_of_depth_one
         let txid = chain.broadcast(&tx).await.unwrap();
         assert_eq!(chain.broadcast(&tx).await.unwrap(), txid, "twice is no error");
         until(&mut events, seen(txid, Status::Mempool)).await;
-        assert!(core.cli(&["getrawmempool"]).contains(&txid.to_string()), "Bitcoin Core has taken it");
+        core.takes(&txid).await;
         core.mine(depth, &script(1));
         let height = tip + 1;
         until(&mut events, seen(txid, Status::Confirmed { height })).await;
@@ -153,6 +153,7 @@ async fn it_goes_on_after_a_lost_peer_and_after_a_restart() {
     let tx = wallet.fund(script(2), 100_000, 1_000).unwrap();
     chain.broadcast(&tx).await.unwrap();
     wallet.sent(&tx).unwrap();
+    core.takes(&tx.compute_txid()).await;
     chain.close().await;
     drop(chain);
     core.mine(2, &script(1));
@@ -185,19 +186,21 @@ async fn a_restored_wallet_finds_its_past() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_peer_that_serves_filters_one_error_says_what_to_do() {
+async fn without_a_peer_of_the_network_that_serves_filters_one_error_says_what_to_do() {
     let Some(program) = program("light: no peer") else { return };
     let dir = tempfile::tempdir().unwrap();
     // It is there, but keeps its filters to itself.
     let core = Core::start(&program, &[]);
     let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    let tries = [("without", core.peer()), ("nobody", nobody)].map(|(name, peer)| {
-        let config = ChainConfig::Light { network: Network::Regtest, dir: dir.path().join(name), peers: vec![peer] };
+    let tries =
+        [("without", core.peer(), Network::Regtest), ("nobody", nobody, Network::Regtest), ("signet", core.peer(), Network::Signet)];
+    let [without, nobody, signet] = tries.map(|(name, peer, network)| {
+        let config = ChainConfig::Light { network, dir: dir.path().join(name), peers: vec![peer] };
         async move {
             let why = Chain::open(config, mpsc::channel(16).0).await.err().expect("it does not open").to_string();
             assert!(why.contains(&peer.to_string()) && why.contains("peerblockfilters=1"), "{why}");
+            assert!(why.contains(&format!("the {network} network")), "{why}");
         }
     });
-    let [without, nobody] = tries;
-    tokio::join!(without, nobody);
+    tokio::join!(without, nobody, signet);
 }

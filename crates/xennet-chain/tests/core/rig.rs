@@ -94,6 +94,15 @@ impl Core {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
+    /// Waits until a transaction is in its mempool: a peer has sent it a moment before.
+    pub async fn takes(&self, txid: &Txid) {
+        let begun = Instant::now();
+        while !self.cli(&["getrawmempool"]).contains(&txid.to_string()) {
+            assert!(begun.elapsed() < BOUND, "Bitcoin Core has not taken {txid}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub fn mine(&self, count: u32, to: &ScriptBuf) {
         let address = Address::from_script(to, Network::Regtest).unwrap().to_string();
         self.cli(&["generatetoaddress", &count.to_string(), &address]);
