@@ -25,6 +25,6 @@ pub use action::{Action, LedgerEntry, LedgerKind};
 pub use input::{Input, Machine};
 pub use lease::Lease;
 pub use message::{Message, MessageError};
-pub use side::{NodeSide, PublisherSide, Secret, Side};
+pub use side::{LEAST_CLOSE_FEERATE_SAT_PER_KVB, NodeSide, PublisherSide, Secret, Side, most_close_feerate};
 pub use stage::{EndReason, Stage};
 pub use view::Totals;

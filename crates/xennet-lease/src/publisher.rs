@@ -18,9 +18,6 @@ const TIPS_APART_BLOCKS: u32 = 6;
 const PROPOSAL_VALID_S: u64 = 120;
 /// How long the overlay has to carry a proposal before the tunnel carries it too, milliseconds.
 const OVERLAY_FIRST_MS: u64 = 3_000;
-/// What a channel holds beyond the price of the lease, for the node's close reserve and the smallest change, satoshi. Pays
-/// for closing at up to 38 sat/vB.
-const CLOSE_ALLOWANCE_SAT: u64 = 10_000;
 /// How long a publisher that was left alone waits before it gives the lease up, milliseconds.
 const TUNNEL_PATIENCE_MS: u64 = 600_000;
 /// Payments made for traffic between two intervals are at least this far apart, milliseconds.
@@ -124,7 +121,7 @@ impl Lease {
             }
             Message::Agreed { channel_key, close_feerate_sat_per_kvb } if self.stage == Stage::Proposed => {
                 if let Err(why) = self.publisher_agreed(now_ms, &channel_key, close_feerate_sat_per_kvb, out) {
-                    self.end(now_ms, EndReason::Protocol(why), out);
+                    self.end(now_ms, why, out);
                 }
             }
             Message::Refused { reasons } if self.stage == Stage::Proposed => {
@@ -204,7 +201,7 @@ impl Lease {
             rates,
             lease: Duration::from_secs(lease_s),
             payout: self.task.payout,
-            capacity_sat: self.capacity_for(&rates, figures.core_mhz, lease_s).min(side.budget_sat),
+            capacity_sat: self.capacity_for(side, &rates, figures.core_mhz, lease_s).min(side.budget_sat),
             channel_key,
             refund_height: refund_height_for(lease_end_height),
             expires_at: u32::try_from(now_ms / 1000 + PROPOSAL_VALID_S).unwrap_or(u32::MAX),
@@ -216,11 +213,11 @@ impl Lease {
     }
 
     /// What the lease will cost by the clock, with a quarter on top for traffic, and something for the fee of the close.
-    fn capacity_for(&self, rates: &Rates, core_mhz: u32, lease_s: u64) -> u64 {
+    fn capacity_for(&self, side: &PublisherSide, rates: &Rates, core_mhz: u32, lease_s: u64) -> u64 {
         let by_clock = interval_price(rates, &self.size(), core_mhz, Duration::from_secs(lease_s)).0 / 1000;
         let prepaid = interval_price(rates, &self.size(), core_mhz, self.task.payout.interval()).0 / 1000;
         let traffic = (by_clock / 4).max(rates.traffic_msat_per_gb / 1000);
-        by_clock.saturating_add(prepaid).saturating_add(traffic).saturating_add(CLOSE_ALLOWANCE_SAT)
+        by_clock.saturating_add(prepaid).saturating_add(traffic).saturating_add(side.close_allowance_sat())
     }
 
     fn say_proposal(&self, out: &mut Vec<Action>) {
@@ -238,10 +235,11 @@ impl Lease {
         node_key: &str,
         close_feerate_sat_per_kvb: u64,
         out: &mut Vec<Action>,
-    ) -> Result<(), String> {
+    ) -> Result<(), EndReason> {
         let Side::Publisher(side) = &self.side else { return Ok(()) };
-        let Some(proposal) = &self.proposal else { return Err("agreed to no proposal".into()) };
-        let node_key = node_key.parse().map_err(|error| format!("channel key {}: {error}", clip(node_key)))?;
+        let broken = EndReason::Protocol;
+        let Some(proposal) = &self.proposal else { return Err(broken("agreed to no proposal".into())) };
+        let node_key = node_key.parse().map_err(|error| broken(format!("channel key {}: {error}", clip(node_key))))?;
         let secret = side.channel_secret.0;
         let terms = ChannelTerms {
             publisher_key: secret.public_key(secp256k1::SECP256K1),
@@ -250,17 +248,10 @@ impl Lease {
             refund_height: proposal.refund_height,
             close_feerate_sat_per_kvb,
         };
-        terms.check().map_err(|error| error.to_string())?;
-        // The reserve is signed away with the first payment, whatever is served: what the node may ask for is bounded.
-        let (reserve_sat, most_sat) = (terms.close_reserve_sat(), CLOSE_ALLOWANCE_SAT / 2);
-        if reserve_sat > most_sat || reserve_sat > terms.capacity_sat / 2 {
-            let capacity_sat = terms.capacity_sat;
-            return Err(format!(
-                "a close reserve of {reserve_sat} sat was asked for, but at most {most_sat} sat and half of the {capacity_sat} sat in the channel are given"
-            ));
-        }
+        terms.check().map_err(|error| broken(error.to_string()))?;
+        side.check_close(&terms)?;
         let (script, sat) = (terms.script_pubkey(), terms.capacity_sat);
-        let channel = PublisherChannel::new(terms.clone(), secret).map_err(|error| error.to_string())?;
+        let channel = PublisherChannel::new(terms.clone(), secret).map_err(|error| broken(error.to_string()))?;
         self.account = Some(Account::new(terms, Purse::Publisher(channel), self.size(), now_ms));
         self.go(now_ms, Stage::Agreed);
         out.push(self.record(now_ms, LedgerKind::Agreed, ""));

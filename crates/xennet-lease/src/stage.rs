@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use xennet_rama::Spend;
 
 use crate::CloseReason;
+use crate::side::CLOSE_FEERATE_FACTOR;
 
 /// How far a lease has come. The same on both sides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +69,28 @@ pub enum EndReason {
     /// The guest could not be measured.
     #[error("the guest could not be measured: {0}")]
     MeasureFailed(String),
+    /// The node wants more for the close than the publisher gives.
+    #[error(
+        "close_feerate: the node expects closing to cost {asked_sat_vb} sat/vB, this publisher gives at most {most_sat_vb}, \
+         {CLOSE_FEERATE_FACTOR} times what its own chain says; ask for {most_sat_vb} or less, or compare what the two chain sources say of fees"
+    )]
+    CloseFeerate {
+        /// Asked for, satoshi per virtual byte, rounded up.
+        asked_sat_vb: u64,
+        /// The most given, satoshi per virtual byte, rounded down.
+        most_sat_vb: u64,
+    },
+    /// The close would take most of the channel.
+    #[error(
+        "close_feerate: closing is to cost {reserve_sat} sat, more than half of the {capacity_sat} sat in the channel; raise budget_sat to \
+         {} or more, or wait until fees fall", reserve_sat.saturating_mul(2)
+    )]
+    CloseTooDear {
+        /// The close reserve, satoshi.
+        reserve_sat: u64,
+        /// What the budget leaves for the channel, satoshi.
+        capacity_sat: u64,
+    },
     /// The channel could not be funded.
     #[error("the channel could not be funded: {0}")]
     FundingFailed(String),

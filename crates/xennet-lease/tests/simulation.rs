@@ -6,7 +6,7 @@ mod pair;
 use std::time::Duration;
 
 use pair::{Pair, Who, figures};
-use xennet_lease::{Action, CloseReason, EndReason, Input, LedgerKind, Message, Stage};
+use xennet_lease::{Action, CloseReason, EndReason, Input, LedgerKind, Message, Side, Stage, most_close_feerate};
 use xennet_rama::Spend;
 use xennet_task::PayoutInterval;
 
@@ -249,6 +249,56 @@ fn a_proposal_below_the_nodes_floor_is_refused_and_says_why() {
     }
     assert!(pair.until(60, Pair::both_over));
     assert!(matches!(pair.publisher.lease.stage, Stage::Ended { reason: EndReason::ProposalRefused(_) }));
+}
+
+/// The publisher's chain says `own` sat/kvB, the node expects the close to cost `asked`.
+fn with_feerates(own: u64, asked: u64) -> Pair {
+    let mut pair = arrears();
+    pair.feerate = own;
+    if let (Side::Publisher(publisher), Side::Node(node)) = (&mut pair.publisher.lease.side, &mut pair.node.lease.side) {
+        publisher.most_close_feerate_sat_per_kvb = most_close_feerate(own);
+        node.close_feerate_sat_per_kvb = asked;
+    }
+    pair
+}
+
+#[test]
+fn a_node_that_wants_more_for_the_close_than_the_publishers_chain_bears_out_is_refused_with_both_numbers() {
+    for (own, asked, most) in [(1_000, 15_001, "15"), (1_000, 500_000, "15"), (40_000, 120_500, "120")] {
+        let mut pair = with_feerates(own, asked);
+        assert!(pair.until(60, Pair::both_over));
+        let Stage::Ended { reason: reason @ EndReason::CloseFeerate { .. } } = &pair.publisher.lease.stage else {
+            panic!("{:?}", pair.publisher.lease.stage)
+        };
+        let (said, heard) = (reason.to_string(), format!("{:?}", pair.node.lease.stage));
+        for word in
+            [format!("cost {} sat/vB", asked.div_ceil(1_000)), format!("at most {most}, 3 times"), format!("ask for {most} or less")]
+        {
+            assert!(said.contains(&word) && heard.contains(&word), "{word}: {said}; {heard}");
+        }
+        assert!(pair.chain.is_empty() && pair.mempool.is_empty(), "nothing was funded");
+    }
+    assert_eq!(most_close_feerate(u64::MAX), xennet_rama::MAX_FEERATE_SAT_PER_KVB, "no chain says so much");
+}
+
+#[test]
+fn a_node_may_expect_up_to_three_times_what_the_publishers_chain_says_and_the_channel_has_room_for_it() {
+    for (own, asked) in [(0, 5_000), (1_000, 15_000), (60_000, 180_000)] {
+        let mut pair = live(with_feerates(own, asked));
+        pair.until(10, |_| false);
+        pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
+        assert!(pair.until(60, Pair::both_over));
+        assert!(matches!(&pair.publisher.lease.stage, Stage::Settled { .. }), "{:?}", pair.publisher.lease.stage);
+        assert_bounded(&pair, 0);
+    }
+    // A budget that leaves too little for it is named.
+    let mut pair = with_feerates(60_000, 180_000);
+    if let Side::Publisher(side) = &mut pair.publisher.lease.side {
+        side.budget_sat = 90_000;
+    }
+    assert!(pair.until(60, Pair::both_over));
+    let Stage::Ended { reason } = &pair.publisher.lease.stage else { panic!("{:?}", pair.publisher.lease.stage) };
+    assert!(reason.to_string().contains("45900 sat, more than half of the 90000 sat") && reason.to_string().contains("91800"), "{reason}");
 }
 
 #[test]

@@ -156,6 +156,7 @@ impl Pair {
             guest_key: [6; 32],
             channel_secret: secret(11),
             budget_sat: 10_000_000,
+            most_close_feerate_sat_per_kvb: xennet_lease::most_close_feerate(1_000),
             lease_s: 120,
             block_s: BLOCK_MS / 1000,
             announcement: None,

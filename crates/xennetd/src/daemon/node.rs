@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use xennet_identity::Role;
-use xennet_lease::{Input, Lease, LedgerKind, NodeSide, Secret, Side, Stage};
+use xennet_lease::{Input, LEAST_CLOSE_FEERATE_SAT_PER_KVB, Lease, LedgerKind, NodeSide, Secret, Side, Stage};
 use xennet_market::{Capabilities, Choice, check_work, consider};
 use xennet_meter::Figures;
 use xennet_task::{Acceptance, Announcement, AnnouncementHash, LeaseId, Said, Sealed};
@@ -20,9 +20,6 @@ use crate::control::What;
 const MOST_PROMISED: usize = 4;
 /// How long an acceptance stands before the publisher must have answered it, seconds.
 const ACCEPTANCE_VALID_S: u64 = 600;
-/// What a node expects closing to cost at least, satoshi per 1000 virtual bytes: with it the reserve alone is worth a close at quiet times,
-/// so that no short lease ends with nothing that can be put on the chain.
-const LEAST_CLOSE_FEERATE: u64 = 5_000;
 /// Leading zero bits a node demands of a proposal's work.
 const PROPOSAL_WORK_BITS: u8 = 8;
 
@@ -160,7 +157,7 @@ impl Daemon {
             let said = Said::Acceptance(acceptance.clone());
             let happening = match announce::for_overlay(&shared, said, Role::Node, work_bits).await {
                 Ok(ready) => {
-                    let close_feerate = shared.settling_feerate().await.unwrap_or(0).max(LEAST_CLOSE_FEERATE);
+                    let close_feerate = shared.settling_feerate().await.unwrap_or(0).max(LEAST_CLOSE_FEERATE_SAT_PER_KVB);
                     Happening::AcceptanceReady { acceptance: Box::new(acceptance), ready: Box::new(ready), close_feerate }
                 }
                 Err(error) => Happening::AcceptanceFailed(hash, format!("{error:#}")),

@@ -6,7 +6,7 @@ use anyhow::Context;
 use rand::RngCore;
 use rand::rngs::OsRng;
 use xennet_identity::Role;
-use xennet_lease::{Input, Lease, PublisherSide, Secret, Side};
+use xennet_lease::{Input, Lease, PublisherSide, Secret, Side, most_close_feerate};
 use xennet_market::check_acceptance;
 use xennet_task::{Acceptance, Announcement, AnnouncementHash, Cancellation, Carrier, Digest, Said, Task, TaskFile, TaskId};
 use xennet_tunnel::{ListenConfig, ListenLimits, Listener};
@@ -245,6 +245,7 @@ impl Daemon {
             guest_key: xennet_tunnel::public_key(&shared.keys.ssh_guest_seed()),
             channel_secret,
             budget_sat,
+            most_close_feerate_sat_per_kvb: most_close_feerate(shared.seen_feerate()),
             lease_s: own.task.lease.max.as_secs(),
             block_s: shared.config.chain.block_s(),
             announcement: None,

@@ -1,5 +1,6 @@
 //! What the loop and the work it starts both use.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use anyhow::Context;
@@ -46,6 +47,7 @@ pub struct Shared {
     pub schedule: TargetSchedule,
     /// The chain has another tip, for those who do not belong to the loop.
     pub(super) new_tip: Arc<Notify>,
+    seen_feerate: AtomicU64,
     /// Ends searches when the daemon stops.
     pub stop_switch: StopSwitch,
     /// One search at a time has all cores.
@@ -100,6 +102,7 @@ impl Shared {
             anchors,
             schedule,
             new_tip: Arc::default(),
+            seen_feerate: AtomicU64::new(0),
             stop_switch: StopSwitch::new(),
             mining: Mutex::new(()),
             happen,
@@ -111,6 +114,18 @@ impl Shared {
         let shared = Arc::new(shared);
         tokio::spawn(follow_tips(Arc::downgrade(&shared), Arc::clone(&shared.new_tip)));
         Ok(shared)
+    }
+
+    /// What the chain's estimate was when the last tip came, satoshi per 1000 virtual bytes; 0 as long as there was none.
+    pub fn seen_feerate(&self) -> u64 {
+        self.seen_feerate.load(Ordering::Relaxed)
+    }
+
+    async fn look_at_feerate(&self) {
+        match self.chain.feerate().await {
+            Ok(feerate) => self.seen_feerate.store(feerate, Ordering::Relaxed),
+            Err(error) => tracing::debug!(%error, "no feerate yet"),
+        }
     }
 
     /// The feerate of the moment, for what can wait. Above what the user allows there is none.
@@ -204,6 +219,9 @@ fn schedule_of(network: Network) -> TargetSchedule {
 
 /// After each tip, or several that came at once: blocks that identities may be anchored to, then the wallet.
 async fn follow_tips(shared: Weak<Shared>, new_tip: Arc<Notify>) {
+    if let Some(shared) = shared.upgrade() {
+        shared.look_at_feerate().await;
+    }
     loop {
         new_tip.notified().await;
         let Some(shared) = shared.upgrade() else { return };
@@ -213,6 +231,7 @@ async fn follow_tips(shared: Weak<Shared>, new_tip: Arc<Notify>) {
         if let Err(error) = shared.wallet.sync(&shared.chain).await {
             tracing::warn!(%error, "the wallet is behind the chain");
         }
+        shared.look_at_feerate().await;
     }
 }
 

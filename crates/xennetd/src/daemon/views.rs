@@ -21,7 +21,10 @@ pub fn stage_of(lease: &Lease) -> LeaseStage {
         Stage::Closing { .. } => LeaseStage::Closing,
         Stage::Settled { spend: Spend::Refund { .. }, .. } => LeaseStage::Refunded,
         Stage::Settled { .. } => LeaseStage::Settled,
-        Stage::Ended { reason: EndReason::MachineRefused(_) | EndReason::ProposalRefused(_) } => LeaseStage::Refused,
+        Stage::Ended {
+            reason:
+                EndReason::MachineRefused(_) | EndReason::ProposalRefused(_) | EndReason::CloseFeerate { .. } | EndReason::CloseTooDear { .. },
+        } => LeaseStage::Refused,
         Stage::Ended { .. } => LeaseStage::Ended,
     }
 }
