@@ -1,5 +1,7 @@
 //! What is to be written as a whole.
 
+use std::sync::{Arc, Weak};
+
 use serde::Serialize;
 use xennet_lease::LedgerEntry;
 use xennet_task::LeaseId;
@@ -40,10 +42,12 @@ impl Table {
 }
 
 /// Changes that reach the disk together or not at all.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub struct Batch {
     pub(super) changes: Vec<Change>,
     bytes: usize,
+    /// Tells this batch from every other, also when it comes a second time.
+    mark: Arc<()>,
 }
 
 #[derive(Debug, Clone)]
@@ -89,6 +93,11 @@ impl Batch {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
+    }
+
+    /// What this batch is known by as long as somebody has it.
+    pub(super) fn mark(&self) -> Weak<()> {
+        Arc::downgrade(&self.mark)
     }
 
     /// Bytes of keys and values.

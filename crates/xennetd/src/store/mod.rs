@@ -30,13 +30,14 @@ pub use medium::{Backend, Layer, Medium};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
 use lock::DataDirLock;
+use medium::Doubt;
 use sealer::Sealer;
 use writer::{Answer, Write};
 
@@ -80,14 +81,26 @@ struct Inner {
     _lock: DataDirLock,
 }
 
-/// What writer and readers share. `None` only while the writer opens the database anew after an IO error.
+/// What writer and readers share.
 #[derive(Debug)]
 struct Shared {
+    /// `None` from an IO error until the writer has opened it anew.
     database: RwLock<Option<Database>>,
     path: PathBuf,
     medium: Medium,
+    doubt: Doubt,
+    /// Why nothing is written at the moment.
+    failing: RwLock<Option<StoreError>>,
     /// Encrypts the tables that hold secrets, once somebody has brought the key.
     sealer: OnceLock<Sealer>,
+}
+
+impl Shared {
+    /// Why the database cannot be read now.
+    fn away(&self) -> StoreError {
+        let failing = self.failing.read().unwrap_or_else(PoisonError::into_inner);
+        failing.clone().unwrap_or(StoreError::Stopped)
+    }
 }
 
 /// Batches that may wait for the writer; more callers wait themselves.
@@ -106,9 +119,10 @@ impl Store {
     pub fn open_on(dir: &Path, medium: Medium) -> Result<Store, StoreError> {
         create_private_dir(dir)?;
         let lock = DataDirLock::take(dir)?;
-        let (database, sequence_file) = writer::open(dir, &medium)?;
-        let path = database_path(dir);
-        let shared = Arc::new(Shared { database: RwLock::new(Some(database)), path, medium, sealer: OnceLock::new() });
+        let doubt = Doubt::default();
+        let (database, sequence_file) = writer::open(dir, &medium, &doubt)?;
+        let (database, path) = (RwLock::new(Some(database)), database_path(dir));
+        let shared = Arc::new(Shared { database, path, medium, doubt, failing: RwLock::default(), sealer: OnceLock::new() });
         let (queue, waiting) = mpsc::channel(QUEUE);
         let writer = writer::spawn(Arc::clone(&shared), sequence_file, waiting)?;
         Ok(Store { inner: Arc::new(Inner { shared, queue: Some(queue), writer: Some(writer), _lock: lock }) })
@@ -125,6 +139,11 @@ impl Store {
             return Err(Unpersisted::boxed(StoreError::Stopped, refused.0.batch, value));
         }
         conclude(answer.await, value)
+    }
+
+    /// Why nothing is written at the moment; `None` while the disk takes what it is given.
+    pub fn failing(&self) -> Option<StoreError> {
+        self.inner.shared.failing.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The same for callers outside the async runtime.

@@ -90,7 +90,7 @@ impl Store {
     ) -> Result<Option<T>, StoreError> {
         let definition: Bytes = if name == "ledger" { LEDGER } else { TableDefinition::new(name) };
         let guard = self.inner.shared.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = guard.as_ref().ok_or(StoreError::Stopped)?;
+        let database = guard.as_ref().ok_or_else(|| self.inner.shared.away())?;
         let transaction: ReadTransaction = database.begin_read().map_err(|e| self.failed(e))?;
         match transaction.open_table(definition) {
             Ok(opened) => look(&opened).map(Some),

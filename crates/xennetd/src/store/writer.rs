@@ -3,13 +3,14 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::Change;
+use super::medium::{Doubt, existing};
 use super::sealer::Sealer;
 use super::sequence::{self, DatabaseId, SequenceFile, sync_dir};
 use super::{Batch, Medium, Shared, StoreError, database_path, record};
@@ -43,16 +44,16 @@ const MAX_GROUP_BYTES: usize = 8 * 1024 * 1024;
 const MAX_BATCH_BYTES: usize = 64 * 1024 * 1024;
 
 /// Opens the database and holds it against the sequence file.
-pub(super) fn open(dir: &Path, medium: &Medium) -> Result<(Database, SequenceFile), StoreError> {
+pub(super) fn open(dir: &Path, medium: &Medium, doubt: &Doubt) -> Result<(Database, SequenceFile), StoreError> {
     let path = database_path(dir);
     if !path.exists() {
         if let Some(acknowledged) = sequence::read(dir, medium)? {
             return Err(StoreError::RolledBack { path, found: 0, acknowledged: acknowledged.sequence });
         }
-        create(dir, &path, medium)?;
+        create(dir, &path, medium, doubt)?;
     }
     let acknowledged = sequence::read(dir, medium)?;
-    let database = reopen(&path, medium)?;
+    let database = reopen(&path, medium, doubt)?;
     let (id, newest) = newest(&database, &path)?;
     match acknowledged {
         Some(a) if a.id != id => return Err(StoreError::Foreign { path }),
@@ -71,11 +72,11 @@ pub(super) fn open(dir: &Path, medium: &Medium) -> Result<(Database, SequenceFil
 }
 
 /// Makes the database under another name first: a crash half-way leaves nothing that looks like one.
-fn create(dir: &Path, path: &Path, medium: &Medium) -> Result<(), StoreError> {
+fn create(dir: &Path, path: &Path, medium: &Medium, doubt: &Doubt) -> Result<(), StoreError> {
     let new = path.with_extension("redb.new");
     let failed = |e| StoreError::io("create", path, e);
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(failed)?;
-    let database = medium.new_database(&builder(), file).map_err(|e| StoreError::database("create", path, e))?;
+    let database = medium.database(&builder(), file, doubt).map_err(|e| StoreError::database("create", path, e))?;
     let id: DatabaseId = rand::random();
     commit(&database, path, |transaction| note_newest(transaction, path, &id, 1))?;
     drop(database);
@@ -92,8 +93,9 @@ fn builder() -> Builder {
     builder
 }
 
-fn reopen(path: &Path, medium: &Medium) -> Result<Database, StoreError> {
-    medium.database(&builder(), path).map_err(|e| StoreError::database("open", path, e))
+fn reopen(path: &Path, medium: &Medium, doubt: &Doubt) -> Result<Database, StoreError> {
+    let file = existing(path).map_err(|e| StoreError::io("open", path, e))?;
+    medium.database(&builder(), file, doubt).map_err(|e| StoreError::database("open", path, e))
 }
 
 fn newest(database: &Database, path: &Path) -> Result<(DatabaseId, u64), StoreError> {
@@ -112,7 +114,7 @@ fn newest(database: &Database, path: &Path) -> Result<(DatabaseId, u64), StoreEr
 /// Starts the writer. It ends when the queue is closed and empty.
 pub(super) fn spawn(shared: Arc<Shared>, file: SequenceFile, waiting: mpsc::Receiver<Write>) -> Result<JoinHandle<()>, StoreError> {
     let path = shared.path.clone();
-    let writer = Writer { shared, file };
+    let writer = Writer { shared, file, unacknowledged: Vec::new(), in_doubt: None };
     thread::Builder::new()
         .name("store".into())
         .spawn(move || writer.run(waiting))
@@ -122,6 +124,17 @@ pub(super) fn spawn(shared: Arc<Shared>, file: SequenceFile, waiting: mpsc::Rece
 struct Writer {
     shared: Arc<Shared>,
     file: SequenceFile,
+    /// Batches that are in the database and were not acknowledged, for the disk failed after that. They will come again.
+    unacknowledged: Vec<Weak<()>>,
+    /// A commit that failed. Whether it is in the database shows when that is opened anew.
+    in_doubt: Option<InDoubt>,
+}
+
+struct InDoubt {
+    /// What the database said before, and what it says with the commit.
+    before: u64,
+    after: u64,
+    batches: Vec<Weak<()>>,
 }
 
 impl Writer {
@@ -156,37 +169,72 @@ impl Writer {
         let outcome = self.try_write(group);
         if let Err(error) = &outcome {
             tracing::error!("{error}");
+            self.fails(Some(error.clone()));
             // After an IO error redb refuses all work until it is opened anew. What it then holds is what was committed.
-            let mut database = self.shared.database.write().unwrap_or_else(PoisonError::into_inner);
-            *database = None;
-            match reopen(&self.shared.path, &self.shared.medium) {
-                Ok(fresh) => *database = Some(fresh),
-                Err(e) => tracing::error!("{e}"),
+            *self.shared.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+            if let Err(e) = self.open_anew() {
+                tracing::error!("{e}");
             }
+        } else {
+            self.fails(None);
         }
         outcome
     }
 
-    fn try_write(&mut self, group: &[Write]) -> Result<u64, StoreError> {
-        let path = &self.shared.path;
-        if self.shared.database.read().unwrap_or_else(PoisonError::into_inner).is_none() {
-            let fresh = reopen(path, &self.shared.medium)?;
-            *self.shared.database.write().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+    fn fails(&self, why: Option<StoreError>) {
+        *self.shared.failing.write().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Opens the database after a failure, and sees whether the commit that failed is in it.
+    fn open_anew(&mut self) -> Result<(), StoreError> {
+        let Shared { path, medium, doubt, .. } = &*self.shared;
+        if doubt.is_raised() {
+            medium.renew(path, doubt).map_err(|e| StoreError::io("write anew", path, e))?;
         }
-        let guard = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = guard.as_ref().ok_or(StoreError::Stopped)?;
-        let (id, mut sequence) = newest(database, path)?;
-        commit(database, path, |transaction| {
-            for write in group {
-                for change in &write.batch.changes {
-                    sequence += 1;
-                    apply(transaction, path, sequence, change, self.shared.sealer.get())?;
+        let fresh = reopen(path, medium, doubt)?;
+        let (_, newest) = newest(&fresh, path)?;
+        if let Some(InDoubt { before, after, batches }) = self.in_doubt.take() {
+            match newest {
+                newest if newest == after => self.unacknowledged.extend(batches),
+                newest if newest == before => {}
+                other => {
+                    let what = format!("its newest sequence is {other}, but {before} was there and {after} was to be written");
+                    return Err(StoreError::damaged(path, what));
                 }
             }
-            note_newest(transaction, path, &id, sequence)
+        }
+        *self.shared.database.write().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+        Ok(())
+    }
+
+    fn try_write(&mut self, group: &[Write]) -> Result<u64, StoreError> {
+        if self.shared.database.read().unwrap_or_else(PoisonError::into_inner).is_none() {
+            self.open_anew()?;
+        }
+        let path = &self.shared.path;
+        let guard = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = guard.as_ref().ok_or(StoreError::Stopped)?;
+        let (id, before) = newest(database, path)?;
+        // What is there already is not written twice, a ledger would have its lines twice. The commit is made all the same: it is what
+        // makes sure that all of it is on the disk.
+        let is_there = |mark: &Weak<()>| self.unacknowledged.iter().any(|other| other.ptr_eq(mark));
+        let fresh: Vec<&Batch> = group.iter().map(|write| &write.batch).filter(|batch| !is_there(&batch.mark())).collect();
+        let after = before + fresh.iter().map(|batch| batch.changes.len() as u64).sum::<u64>();
+        let batches: Vec<_> = fresh.iter().map(|batch| batch.mark()).collect();
+        self.in_doubt = Some(InDoubt { before, after, batches: batches.clone() });
+        commit(database, path, |transaction| {
+            let changes = fresh.iter().flat_map(|batch| &batch.changes);
+            for (sequence, change) in (before + 1..).zip(changes) {
+                apply(transaction, path, sequence, change, self.shared.sealer.get())?;
+            }
+            note_newest(transaction, path, &id, after)
         })?;
-        self.file.write(sequence)?;
-        Ok(sequence)
+        self.in_doubt = None;
+        self.unacknowledged.extend(batches);
+        self.file.write(after)?;
+        // Those that nobody has any more never come again.
+        self.unacknowledged.retain(|mark| mark.strong_count() > 0 && !group.iter().any(|write| write.batch.mark().ptr_eq(mark)));
+        Ok(after)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A disk that forgets: what was not synced is gone, in part or whole, when the power fails; and one that is full.
+//! A disk that forgets: what was not synced is gone, in part or whole, when the power fails; one that is full; and one that fails.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
+use rustix::io::Errno;
 use xennetd::store::{Backend, Layer};
 
 /// What goes wrong, and at which operation of the disk, from 0.
@@ -16,14 +17,38 @@ pub enum Fault {
     PowerLoss { at: u64, survives: u64 },
     /// The disk is full for so many operations that need room.
     Full { at: u64, times: u64 },
+    /// So many writes fail with an error of the device, each half done.
+    BadWrite { at: u64, times: u64 },
+    /// So many syncs fail. As on a real system: of what was not synced, the disk has what these bits choose, and the rest is called clean and
+    /// never written, though it can be read until the power fails.
+    BadSync { at: u64, times: u64, survives: u64 },
 }
 
-/// One file: what is safe, and what was written since.
+impl Fault {
+    /// Whether a process outlives it.
+    pub fn is_outlived(self) -> bool {
+        !matches!(self, Fault::PowerLoss { .. })
+    }
+}
+
+/// One file: what is safe, what was written since, and what can be read.
 #[derive(Debug, Default)]
 struct Image {
     synced: Vec<u8>,
     unsynced: Vec<Change>,
     current: Vec<u8>,
+}
+
+impl Image {
+    /// Of what was not synced, the disk has written what these bits choose: in whatever order it likes, any of it may be there, any not.
+    fn keep_some(&mut self, survives: &mut u64) {
+        for change in self.unsynced.drain(..) {
+            *survives = survives.rotate_right(1);
+            if *survives & 1 == 1 {
+                apply(&mut self.synced, &change);
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -36,6 +61,8 @@ enum Change {
 struct State {
     files: HashMap<u64, Image>,
     operations: u64,
+    /// Operations that failed so far, other than for want of power.
+    failed: u64,
     fault: Option<Fault>,
     /// Nothing works until it is on again.
     off: bool,
@@ -62,6 +89,16 @@ impl Forgetful {
     /// How many operations that change something there were since then.
     pub fn operations(&self) -> u64 {
         self.state().operations
+    }
+
+    /// What is going wrong, or has.
+    pub fn fault(&self) -> Option<Fault> {
+        self.state().fault
+    }
+
+    /// How many operations failed so far, other than for want of power.
+    pub fn failed(&self) -> u64 {
+        self.state().failed
     }
 
     /// The power fails now.
@@ -91,38 +128,45 @@ impl State {
     fn lose_power(&mut self, mut survives: u64) {
         self.off = true;
         for image in self.files.values_mut() {
-            let mut bytes = std::mem::take(&mut image.synced);
-            for change in image.unsynced.drain(..) {
-                // A disk writes in whatever order it likes: any of them may be there, and any not.
-                survives = survives.rotate_right(1);
-                if survives & 1 == 1 {
-                    apply(&mut bytes, &change);
-                }
-            }
-            image.current.clone_from(&bytes);
-            image.synced = bytes;
+            image.keep_some(&mut survives);
+            image.current.clone_from(&image.synced);
         }
     }
 
     /// Counts an operation; says what becomes of it.
-    fn operate(&mut self, needs_room: bool) -> io::Result<()> {
+    fn operate(&mut self, kind: Kind) -> io::Result<()> {
         if self.off {
             return Err(io::Error::other("the power is off"));
         }
         let nth = self.operations;
         self.operations += 1;
-        match self.fault {
-            Some(Fault::PowerLoss { at, survives }) if nth >= at => {
+        let (fault, error) = match (self.fault, kind) {
+            (Some(Fault::PowerLoss { at, survives }), _) if nth >= at => {
                 self.lose_power(survives);
-                Err(io::Error::other("the power is off"))
+                return Err(io::Error::other("the power is off"));
             }
-            Some(Fault::Full { at, times }) if needs_room && nth >= at && times > 0 => {
-                self.fault = Some(Fault::Full { at, times: times - 1 });
-                Err(io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error()))
+            (Some(Fault::Full { at, times }), Kind::Write) if nth >= at && times > 0 => {
+                (Fault::Full { at, times: times - 1 }, Errno::NOSPC)
             }
-            _ => Ok(()),
-        }
+            (Some(Fault::BadWrite { at, times }), Kind::Write) if nth >= at && times > 0 => {
+                (Fault::BadWrite { at, times: times - 1 }, Errno::IO)
+            }
+            (Some(Fault::BadSync { at, times, survives }), Kind::Sync) if nth >= at && times > 0 => {
+                (Fault::BadSync { at, times: times - 1, survives: survives.rotate_right(7) }, Errno::IO)
+            }
+            _ => return Ok(()),
+        };
+        self.fault = Some(fault);
+        self.failed += 1;
+        Err(io::Error::from_raw_os_error(error.raw_os_error()))
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It may need room.
+    Write,
+    Sync,
 }
 
 fn apply(bytes: &mut Vec<u8>, change: &Change) {
@@ -147,11 +191,18 @@ struct Handle {
 impl Handle {
     fn change(&self, change: Change) -> io::Result<()> {
         let mut state = self.disk.state();
-        state.operate(true)?;
+        let outcome = state.operate(Kind::Write);
+        let done = match (&outcome, change) {
+            (Ok(()), change) => change,
+            (Err(error), Change::Write(offset, data)) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                Change::Write(offset, data[..data.len() / 2].to_vec())
+            }
+            _ => return outcome,
+        };
         let image = state.files.get_mut(&self.inode).expect("an attached file");
-        apply(&mut image.current, &change);
-        image.unsynced.push(change);
-        Ok(())
+        apply(&mut image.current, &done);
+        image.unsynced.push(done);
+        outcome
     }
 }
 
@@ -177,11 +228,18 @@ impl StorageBackend for Handle {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.state();
-        state.operate(false)?;
-        let image = state.files.get_mut(&self.inode).expect("an attached file");
-        image.unsynced.clear();
-        image.synced.clone_from(&image.current);
-        Ok(())
+        let mut survives = match state.fault {
+            Some(Fault::BadSync { survives, .. }) => survives,
+            _ => 0,
+        };
+        let outcome = state.operate(Kind::Sync);
+        if !state.off {
+            if outcome.is_ok() {
+                survives = u64::MAX;
+            }
+            state.files.get_mut(&self.inode).expect("an attached file").keep_some(&mut survives);
+        }
+        outcome
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -218,4 +276,16 @@ fn it_forgets_what_was_not_synced_and_only_that() {
     assert!(file.sync_data().is_err());
     disk.turn_on();
     assert_eq!(read(&file), b"sySYNC");
+    disk.arm(Some(Fault::BadWrite { at: 0, times: 1 }));
+    assert_eq!(file.write(0, b"half").unwrap_err().raw_os_error(), Some(5));
+    assert_eq!(read(&file), b"haSYNC");
+    disk.arm(Some(Fault::BadSync { at: 0, times: 1, survives: 0 }));
+    assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(5));
+    file.write(2, b"re").unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(read(&file), b"hareNC", "what a failed sync lost can be read");
+    disk.lose_power(0);
+    disk.turn_on();
+    assert_eq!(read(&file), b"syreNC", "and is gone with the power, whatever was synced after it");
+    assert_eq!(disk.failed(), 3);
 }

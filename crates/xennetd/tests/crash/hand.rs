@@ -11,10 +11,15 @@ use bitcoinkernel::{PrecomputedTransactionData, ScriptPubkey, VERIFY_ALL, verify
 use tempfile::TempDir;
 use xennet_lease::{Account, Lease, LedgerEntry};
 use xennet_task::LeaseId;
-use xennetd::store::{Batch, Medium, Store, StoreError, Table};
+use xennetd::store::{Batch, Medium, Store, Table};
 
 use crate::forgetful::{Fault, Forgetful};
 use crate::pair::{Hand, Who};
+
+/// What a wallet's words lead to.
+const WALLET_KEY: [u8; 32] = [42; 32];
+/// How often a store is given the same, at the most.
+const MOST_TRIES: u32 = 20;
 
 /// Where a process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +44,8 @@ pub struct Record {
     pub deaths: u64,
     /// Whose processes are dead now.
     pub dead: [bool; 2],
-    /// Writes refused by a full disk.
-    pub refused: u64,
+    /// Writes of the store that the disk refused: it was full, a write failed, a sync failed.
+    pub refused: [u64; 3],
     /// What is wrong.
     pub faults: Vec<String>,
     /// Transactions that end a channel and were given to the chain.
@@ -64,6 +69,8 @@ pub struct Harmful {
     /// A store that says that all is written, and writes nothing.
     lying: bool,
     armed: bool,
+    /// Something was wrong with a disk that nobody dies of.
+    spared: bool,
     pub record: Rc<RefCell<Record>>,
 }
 
@@ -79,10 +86,17 @@ impl Harmful {
     pub fn new(doomed: &[(Who, Death)], lying: bool) -> Harmful {
         let keeper = || {
             let (disk, dir) = (Forgetful::default(), tempfile::tempdir().unwrap());
-            let store = Store::open_on(dir.path(), Medium::Through(Arc::new(disk.clone()))).unwrap();
+            let store = open(&dir, &disk);
             Keeper { disk, store: Some(store), dir, acknowledged: (0, 0), offered: None }
         };
-        Harmful { keepers: [keeper(), keeper()], doomed: doomed.iter().copied().collect(), lying, armed: false, record: Rc::default() }
+        Harmful {
+            keepers: [keeper(), keeper()],
+            doomed: doomed.iter().copied().collect(),
+            lying,
+            armed: false,
+            spared: false,
+            record: Rc::default(),
+        }
     }
 
     /// Operations of the disks are counted from the first step on.
@@ -96,6 +110,13 @@ impl Harmful {
                 _ => None,
             };
             keeper.disk.arm(fault);
+        }
+        // Of what a process outlives, nobody hears; what comes after it is another matter.
+        if let Some((_, Death::Disk(fault))) = self.doomed.front()
+            && fault.is_outlived()
+        {
+            self.doomed.pop_front();
+            self.spared = true;
         }
     }
 
@@ -121,7 +142,7 @@ impl Hand for Harmful {
             let mut record = self.record.borrow_mut();
             let nth = record.steps[place(who)];
             record.steps[place(who)] += 1;
-            if self.doomed.is_empty() {
+            if self.doomed.is_empty() && !self.spared {
                 record.names.insert(format!("{who:?} {}", what()));
             }
             nth
@@ -147,14 +168,15 @@ impl Hand for Harmful {
             (keeper.acknowledged, keeper.offered) = (revision(lease), None);
             return true;
         }
-        loop {
-            let keeper = &mut self.keepers[place(who)];
-            let mut batch = Batch::new();
-            batch.put_json(Table::Leases, &id.0, lease).unwrap();
-            for entry in entries {
-                batch.append(id, entry).unwrap();
-            }
-            keeper.offered = Some(revision(lease));
+        let keeper = &mut self.keepers[place(who)];
+        let mut batch = Batch::new();
+        batch.put_json(Table::Leases, &id.0, lease).unwrap();
+        for entry in entries {
+            batch.append(id, entry).unwrap();
+        }
+        keeper.offered = Some(revision(lease));
+        for _ in 0..MOST_TRIES {
+            let failed_before = keeper.disk.failed();
             let answer = keeper.store.as_ref().expect("a living process has its store").persist_blocking(batch, ());
             if self.record.borrow().deaths == 0 {
                 self.record.borrow_mut().operations[place(who)] = keeper.disk.operations();
@@ -170,7 +192,15 @@ impl Hand for Harmful {
                     return false;
                 }
                 // As the daemon: nothing is done until the disk takes it.
-                Err(unpersisted) if matches!(unpersisted.error, StoreError::DiskFull { .. }) => self.record.borrow_mut().refused += 1,
+                Err(unpersisted) if keeper.disk.failed() > failed_before => {
+                    let kind = match keeper.disk.fault() {
+                        Some(Fault::Full { .. }) => 0,
+                        Some(Fault::BadWrite { .. }) => 1,
+                        _ => 2,
+                    };
+                    self.record.borrow_mut().refused[kind] += 1;
+                    batch = unpersisted.batch;
+                }
                 Err(unpersisted) => {
                     let error = unpersisted.error;
                     self.fault(format!("{who:?}: {error}"));
@@ -178,6 +208,8 @@ impl Hand for Harmful {
                 }
             }
         }
+        self.fault(format!("{who:?}: the store never takes it"));
+        true
     }
 
     fn kept(&mut self, who: Who) -> (Lease, Vec<LedgerEntry>) {
@@ -185,7 +217,7 @@ impl Hand for Harmful {
         let keeper = &mut self.keepers[place(who)];
         keeper.disk.turn_on();
         keeper.disk.arm(None);
-        let store = Store::open_on(keeper.dir.path(), Medium::Through(Arc::new(keeper.disk.clone()))).unwrap();
+        let store = open(&keeper.dir, &keeper.disk);
         let mut leases: Vec<(Vec<u8>, Lease)> = store.scan_json(Table::Leases).unwrap();
         assert_eq!(leases.len(), 1, "one lease is kept");
         let lease = leases.remove(0).1;
@@ -208,6 +240,14 @@ impl Hand for Harmful {
             }
         }
     }
+}
+
+/// As the daemon opens it: what it holds of channels is encrypted with a key of the wallet, which is as old as the wallet.
+fn open(dir: &TempDir, disk: &Forgetful) -> Store {
+    let store = Store::open_on(dir.path(), Medium::Through(Arc::new(disk.clone()))).unwrap();
+    let sealed = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(store.seal_with(&WALLET_KEY));
+    assert_eq!(sealed.unwrap(), 0, "nothing lay there in the clear");
+    store
 }
 
 fn ledger(store: &Store, id: LeaseId) -> Vec<LedgerEntry> {

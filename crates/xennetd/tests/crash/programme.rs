@@ -9,6 +9,7 @@ use xennet_lease::{CloseReason, Input, Lease, LedgerKind, Stage};
 use xennet_rama::Spend;
 use xennet_task::PayoutInterval;
 
+use crate::books::{self, ROUNDED_MSAT};
 use crate::forgetful::Fault;
 use crate::hand::{Death, Harmful, Record, place};
 use crate::pair::{Pair, Who};
@@ -18,8 +19,6 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const PAYMENTS: u32 = 3;
 /// How long a process that died stays away, ticks of the simulated clock.
 const AWAY: u32 = 7;
-/// What a total is rounded to on the chain.
-const ROUNDED_MSAT: u64 = 1_000;
 
 /// A way that a lease can go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,18 +31,20 @@ pub enum Way {
     PublisherGone,
     /// The node goes away for good; the publisher waits for the refund.
     NodeGone,
+    /// Paid in advance; the node closes alone and goes away for good.
+    NodeGoneAhead,
     /// The tunnel is cut in between.
     Cut,
 }
 
 impl Way {
-    pub const ALL: [Way; 5] = [Way::Arrears, Way::Advance, Way::PublisherGone, Way::NodeGone, Way::Cut];
+    pub const ALL: [Way; 6] = [Way::Arrears, Way::Advance, Way::PublisherGone, Way::NodeGone, Way::NodeGoneAhead, Way::Cut];
 
     /// Who can die in it without being gone anyway.
     fn sides(self) -> &'static [Who] {
         match self {
             Way::PublisherGone => &[Who::Node],
-            Way::NodeGone => &[Who::Publisher],
+            Way::NodeGone | Way::NodeGoneAhead => &[Who::Publisher],
             _ => &[Who::Publisher, Who::Node],
         }
     }
@@ -54,6 +55,7 @@ impl Way {
             Way::Advance => "paid in advance, closed",
             Way::PublisherGone => "publisher gone, node closes",
             Way::NodeGone => "node gone, refund",
+            Way::NodeGoneAhead => "paid in advance, node closes and is gone",
             Way::Cut => "tunnel cut, closed",
         }
     }
@@ -71,8 +73,10 @@ pub struct Tally {
     pub runs: u64,
     pub crashes: u64,
     pub restarts: u64,
-    /// Writes that a full disk refused.
-    pub refused: u64,
+    /// Writes of the store that the disk refused: it was full, a write failed, a sync failed.
+    pub refused: [u64; 3],
+    /// Lines of ledgers held against the chain and the other side.
+    pub lines: u64,
     /// The worst loss of either side, thousandths of interval × rate.
     pub worst_loss_permille: u64,
     /// Satoshi on the chain that no ledger accounts for, and satoshi left in channels.
@@ -105,6 +109,13 @@ pub fn run(stride: u64, mut said: impl FnMut(&str, u64, u64)) -> Tally {
             deaths.extend(chosen(steps, 1).map(|step| vec![(*who, Death::PowerLoss { step, survives: survives(step) })]));
             deaths.extend(chosen(operations, 2).map(|at| vec![(*who, Death::Disk(Fault::PowerLoss { at, survives: survives(at) }))]));
             deaths.extend(chosen(operations, 3).map(|at| vec![(*who, Death::Disk(Fault::Full { at, times: 1 + at % 3 }))]));
+            deaths.extend(chosen(operations, 4).map(|at| vec![(*who, Death::Disk(Fault::BadWrite { at, times: 1 + at % 3 }))]));
+            // What a failed sync lost is seen once the power fails: so it does, soon after.
+            deaths.extend(chosen(operations, 5).map(|at| {
+                let step = at * steps / operations.max(1) + 2 + at % 5;
+                let sync = Fault::BadSync { at, times: 1 + at % 2, survives: survives(at) };
+                vec![(*who, Death::Disk(sync)), (*who, Death::PowerLoss { step: step.min(steps - 1), survives: survives(at + 1) })]
+            }));
             // And again soon after it came back, the same side or the other.
             for second in way.sides() {
                 let (count, from) = (steps, u64::from(who != second));
@@ -125,13 +136,22 @@ pub fn run(stride: u64, mut said: impl FnMut(&str, u64, u64)) -> Tally {
 
 /// One lease, and what it came to.
 pub fn one(way: Way, deaths: &[(Who, Death)], lying: bool, tally: &mut Tally) -> Record {
-    let payout = if way == Way::Advance { PayoutInterval::InAdvance(INTERVAL) } else { PayoutInterval::InArrears(INTERVAL) };
+    let payout = if matches!(way, Way::Advance | Way::NodeGoneAhead) {
+        PayoutInterval::InAdvance(INTERVAL)
+    } else {
+        PayoutInterval::InArrears(INTERVAL)
+    };
     let hand = Harmful::new(deaths, lying);
     let record = Rc::clone(&hand.record);
     let mut pair = Pair::new(payout).with_hand(Box::new(hand));
     let mut scene = Scene { way, record: Rc::clone(&record), away: [None; 2], restarts: 0, gone: None };
     scene.play(&mut pair);
     let mut wrong = scene.check(&pair, tally);
+    if !lying {
+        let (lines, looked_at) = books::check(&pair);
+        wrong.extend(lines);
+        tally.lines += looked_at;
+    }
     drop(pair);
     let record = Rc::try_unwrap(record).map_or_else(|shared| shared.take(), RefCell::into_inner);
     wrong.extend(record.faults.iter().cloned());
@@ -139,9 +159,11 @@ pub fn one(way: Way, deaths: &[(Who, Death)], lying: bool, tally: &mut Tally) ->
     tally.runs += 1;
     tally.crashes += record.deaths;
     tally.restarts += scene.restarts;
-    tally.refused += record.refused;
+    for (sum, more) in tally.refused.iter_mut().zip(record.refused) {
+        *sum += more;
+    }
     tally.endings += record.endings;
-    if deaths.first().is_some_and(|(_, death)| !matches!(death, Death::Disk(Fault::Full { .. }))) && record.deaths == 0 {
+    if deaths.iter().any(|(_, death)| !matches!(death, Death::Disk(fault) if fault.is_outlived())) && record.deaths == 0 {
         // Steps are counted in a run in which nobody dies, so each must be reached when nothing was different until then.
         tally.violations.push(format!("{}, {deaths:?}: it was not reached", way.name()));
     }
@@ -172,6 +194,13 @@ impl Scene {
             }
             Way::PublisherGone => self.gone = Some(Who::Publisher),
             Way::NodeGone => self.gone = Some(Who::Node),
+            Way::NodeGoneAhead => {
+                let closed =
+                    |pair: &Pair| pair.mempool.iter().chain(pair.chain.iter().map(|(tx, _)| tx)).any(|tx| pair.feerate_of(tx).is_some());
+                pair.feed(Who::Node, Input::Close(CloseReason::NodeDone));
+                self.until(pair, 60, &closed);
+                self.gone = Some(Who::Node);
+            }
             _ => {}
         }
         if let Some(gone) = self.gone {
@@ -179,7 +208,7 @@ impl Scene {
         } else {
             self.until(pair, 200, &|pair| paid(pair, PAYMENTS) || over(pair));
         }
-        if self.gone != Some(Who::Publisher) {
+        if self.gone != Some(Who::Publisher) && self.way != Way::NodeGoneAhead {
             // Whoever is dead now is told when it is back: its user still wants an end.
             self.until(pair, 10, &|pair| pair.publisher.alive);
             pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
@@ -254,11 +283,13 @@ impl Scene {
         if total(&pair.publisher.lease) > 10_000_000 {
             wrong.push("M5: more is signed than the budget".to_owned());
         }
-        // M2: who lost what, by the simulated clock and chain.
-        if pair.publisher.lease.proposal.is_some() && self.gone != Some(Who::Node) {
+        // M2: who lost what, by the simulated clock and chain. Who is gone for good has only itself to blame.
+        if pair.publisher.lease.proposal.is_some() {
             let (worth, paid, interval) = (pair.worth_msat(), pair.paid_msat(), pair.interval_msat());
-            let prepaid = if self.way == Way::Advance { interval } else { 0 };
-            let lost = worth.saturating_sub(paid + ROUNDED_MSAT).max(paid.saturating_sub(worth + prepaid + ROUNDED_MSAT));
+            let prepaid = if matches!(self.way, Way::Advance | Way::NodeGoneAhead) { interval } else { 0 };
+            let of_node = if self.gone == Some(Who::Node) { 0 } else { worth.saturating_sub(paid + ROUNDED_MSAT) };
+            let of_publisher = paid.saturating_sub(worth + prepaid + ROUNDED_MSAT);
+            let lost = of_node.max(of_publisher);
             tally.worst_loss_permille = tally.worst_loss_permille.max(lost * 1_000 / interval.max(1));
             if lost > interval {
                 wrong.push(format!("M2: {lost} msat are lost, an interval is {interval} msat (worth {worth}, paid {paid})"));
@@ -296,7 +327,14 @@ impl Scene {
                     let fee = sat - out;
                     (total_sat - fee, fee, sat - total_sat)
                 }
-                Some(Spend::Refund { .. }) => (0, sat - out, out),
+                Some(Spend::Refund { .. }) => {
+                    // M2: beyond what was used, a publisher whose node is gone loses a fee no larger than the one that was disclosed.
+                    let (fee, disclosed) = (sat - out, account.terms.close_reserve_sat());
+                    if fee > disclosed {
+                        wrong.push(format!("M2: the refund costs {fee} sat, the close reserve was {disclosed} sat"));
+                    }
+                    (0, fee, out)
+                }
                 None => {
                     wrong.push(format!("M3: {} ends the channel in an unknown way", end.compute_txid()));
                     unaccounted += sat;
