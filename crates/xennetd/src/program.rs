@@ -1,5 +1,6 @@
 //! A daemon as a program: configuration, log, runtime, loop. `xennetd` and `xennet node run` are this with their own flags.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -13,7 +14,8 @@ pub fn run(args: &ConfigArgs, role: Role) -> ExitCode {
     match try_run(args, role) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xennetd: {error:#}");
+            // It may be a full disk that stderr is on.
+            let _ = writeln!(std::io::stderr(), "xennetd: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -24,7 +26,9 @@ fn try_run(args: &ConfigArgs, role: Role) -> anyhow::Result<()> {
     store::create_private_dir(&config.data_dir)?;
     claim(&config)?;
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log).context("the log filter cannot be read")?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal()).init();
+    // What cannot be logged is not complained of there either: where the log is on a full disk, that would be a panic.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal());
+    log.log_internal_errors(false).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads can be started")?;
     let dir = config.data_dir.clone();
     runtime.block_on(daemon::run(config, || {

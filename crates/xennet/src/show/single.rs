@@ -109,6 +109,7 @@ pub fn status(status: &StatusView, now_s: u64) -> String {
         .add("identity", status.identity.id.as_deref().unwrap_or("not mined yet"))
         .add("chain", format!("{} ({}), height {}, {}", status.network, status.chain_source, status.tip_height, status.tip_hash))
         .maybe("chain is away", status.chain_lost.as_deref().map(tame))
+        .maybe("disk is failing", status.disk_failing.as_deref().map(tame))
         .add(
             "wallet",
             format!("{} confirmed, {} pending", units::sat(status.balance.confirmed_sat), units::sat(status.balance.pending_sat)),

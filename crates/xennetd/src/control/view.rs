@@ -33,6 +33,9 @@ pub struct StatusView {
     pub tip_hash: String,
     /// Why the chain is away; none while it is there.
     pub chain_lost: Option<String>,
+    /// Why nothing can be recorded, and so nothing is paid or closed; none while the disk takes what it is given.
+    #[serde(default)]
+    pub disk_failing: Option<String>,
     /// What the wallet holds.
     pub balance: BalanceView,
     /// Addresses the overlay listens on; empty for a node, which listens on no port.

@@ -11,7 +11,7 @@ use super::announce::Ready;
 use super::book::OwnTask;
 use super::fund::Funding;
 use super::node::Seller;
-use crate::control::{Failure, Reply, Request};
+use crate::control::{Failure, Reply};
 
 /// Where an answer to a command goes.
 pub type Answer = oneshot::Sender<Result<Reply, Failure>>;
@@ -24,8 +24,6 @@ pub enum Happening {
     Overlay(OverlayEvent),
     /// In a tunnel.
     Tunnel(TunnelEvent),
-    /// On the control socket.
-    Request(Request),
     /// To a lease, as the result of work done for it.
     Lease(LeaseId, Input),
     /// A transaction that opens channels is ready.

@@ -14,6 +14,7 @@ mod actions;
 mod announce;
 mod book;
 mod commands;
+mod disk;
 mod fund;
 mod happening;
 mod inspect;
@@ -66,8 +67,6 @@ const TICK: Duration = Duration::from_millis(200);
 const CONSIDER_EVERY: Duration = Duration::from_secs(3);
 /// The most happenings of one turn, so that one commit does not grow without bound.
 const MOST_PER_TURN: usize = 256;
-/// How long the loop waits before it tries again to write what the disk refused.
-const DISK_RETRY: Duration = Duration::from_secs(1);
 
 /// A lease with the hands that work for it.
 struct Running {
@@ -102,6 +101,10 @@ struct Daemon {
     rents: Vec<(AnnouncementHash, Answer)>,
     peers: u32,
     chain_lost: Option<String>,
+    /// What is wrong with the disk.
+    trouble: Option<disk::Trouble>,
+    /// From the control socket. A channel of their own: they are answered even while the loop waits for the disk.
+    requests: mpsc::Receiver<control::Request>,
     started_at: u64,
     /// What this turn has decided and not yet carried out.
     decided: Vec<(LeaseId, Action)>,
@@ -133,15 +136,16 @@ pub async fn run(config: Config, ready: impl FnOnce()) -> anyhow::Result<()> {
     let role = config.role;
     let data_dir = config.data_dir.clone();
     let shared = Shared::open(config, happen.clone(), events.clone()).await?;
-    let (requests, incoming) = mpsc::channel(64);
-    let server = control::serve(&control::socket_path(&data_dir), requests, events).context("the control socket cannot be opened")?;
+    let (asked, incoming) = mpsc::channel(64);
+    let server = control::serve(&control::socket_path(&data_dir), asked, events).context("the control socket cannot be opened")?;
     let (ask_to_stop, stop_asked) = watch::channel(false);
-    forward_requests(incoming, happen.clone(), ask_to_stop.clone());
+    let (forwarded, requests) = mpsc::channel(64);
+    forward_requests(incoming, forwarded, ask_to_stop.clone());
     let (tunnel_events, incoming) = mpsc::channel(1024);
     forward(incoming, happen.clone(), Happening::Tunnel);
     stop_on_signal(happen.clone(), ask_to_stop)?;
 
-    let mut daemon = Daemon::load(shared, tunnel_events, stop_asked).await?;
+    let mut daemon = Daemon::load(shared, tunnel_events, requests, stop_asked).await?;
     ready();
     daemon.mine_identity();
     match role {
@@ -160,6 +164,7 @@ pub async fn run(config: Config, ready: impl FnOnce()) -> anyhow::Result<()> {
                 Some(happening) => daemon.handle(happening),
                 None => break,
             },
+            Some(request) = daemon.requests.recv() => daemon.on_request(request),
             _ = tick.tick() => daemon.tick(),
         }
         for _ in 1..MOST_PER_TURN {
@@ -188,13 +193,13 @@ fn forward<T: Send + 'static>(mut from: mpsc::Receiver<T>, to: mpsc::Sender<Happ
 }
 
 /// The same for what comes over the control socket. That it is to stop is noted at once, for the loop may be waiting for the disk.
-fn forward_requests(mut from: mpsc::Receiver<control::Request>, to: mpsc::Sender<Happening>, ask_to_stop: watch::Sender<bool>) {
+fn forward_requests(mut from: mpsc::Receiver<control::Request>, to: mpsc::Sender<control::Request>, ask_to_stop: watch::Sender<bool>) {
     tokio::spawn(async move {
         while let Some(request) = from.recv().await {
             if matches!(&request, control::Request::Command { command: control::Command::Stop {}, .. }) {
                 ask_to_stop.send_replace(true);
             }
-            if to.send(Happening::Request(request)).await.is_err() {
+            if to.send(request).await.is_err() {
                 break;
             }
         }
@@ -221,6 +226,7 @@ impl Daemon {
     async fn load(
         shared: Arc<Shared>,
         tunnel_events: mpsc::Sender<xennet_tunnel::TunnelEvent>,
+        requests: mpsc::Receiver<control::Request>,
         stop_asked: watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
         let mut daemon = Self {
@@ -235,6 +241,8 @@ impl Daemon {
             rents: Vec::new(),
             peers: 0,
             chain_lost: None,
+            trouble: None,
+            requests,
             started_at: clock::unix_s(),
             decided: Vec::new(),
             batch: Batch::new(),
@@ -284,7 +292,6 @@ impl Daemon {
             Happening::Chain(event) => self.on_chain(event),
             Happening::Overlay(event) => self.on_overlay(event),
             Happening::Tunnel(event) => self.on_tunnel(event),
-            Happening::Request(request) => self.on_request(request),
             Happening::Funding(funding) => self.funded(funding),
             Happening::Lease(id, input) => self.feed(id, input),
             Happening::CanSell(seller) => self.can_sell(*seller),
@@ -377,12 +384,17 @@ impl Daemon {
 
     /// Gives a lease its input and notes what it decided.
     fn feed(&mut self, id: LeaseId, input: Input) {
+        self.feed_at(clock::unix_ms(), id, input);
+    }
+
+    /// The same for what happened a while ago.
+    fn feed_at(&mut self, now_ms: u64, id: LeaseId, input: Input) {
         let Some(running) = self.leases.get_mut(&id) else { return };
         let before = running.lease.stage.clone();
         // What flowed before belongs before: where use begins to be paid, both sides must have counted the same.
         let bytes = running.outbox.as_ref().map(|outbox| outbox.link.traffic());
-        let mut actions = bytes.map_or_else(Vec::new, |bytes| running.lease.handle(clock::unix_ms(), Input::Traffic(bytes)));
-        actions.extend(running.lease.handle(clock::unix_ms(), input));
+        let mut actions = bytes.map_or_else(Vec::new, |bytes| running.lease.handle(now_ms, Input::Traffic(bytes)));
+        actions.extend(running.lease.handle(now_ms, input));
         self.decided.extend(actions.into_iter().map(|action| (id, action)));
         if running.lease.stage != before {
             self.stage_changed(id);
@@ -442,28 +454,7 @@ impl Daemon {
         }
         persisted.get().0.iter().for_each(|(_, action)| step::passes(Moment::Kept, action));
         self.carry_out(persisted);
-    }
-
-    /// Tries until the disk takes it, or the daemon is to stop. Until then nothing is sent, paid, acknowledged or closed.
-    async fn persist<T>(&mut self, mut batch: Batch, mut value: T) -> Option<crate::store::Persisted<T>> {
-        loop {
-            let unpersisted = match self.shared.store.persist(batch, value).await {
-                Ok(persisted) => return Some(persisted),
-                Err(unpersisted) => unpersisted,
-            };
-            let text = format!("nothing is paid or acknowledged until it can be written: {}", unpersisted.error);
-            tracing::error!("{text}");
-            self.tell(What::Notice { text });
-            (batch, value) = (unpersisted.batch, unpersisted.value);
-            tokio::select! {
-                () = tokio::time::sleep(DISK_RETRY) => {}
-                // What was decided is forgotten with this process; the next one decides it anew from what is on disk.
-                _ = self.stop_asked.wait_for(|asked| *asked) => self.stopping = true,
-            }
-            if self.stopping {
-                return None;
-            }
-        }
+        self.recover().await;
     }
 
     /// Leaves everything as it is: guests run on, leases go on with the next start.

@@ -29,7 +29,16 @@ const MOST_PROPOSAL_WORK_BITS: u8 = 20;
 impl Daemon {
     /// Opens the SSH server that nodes dial.
     pub(super) async fn listen(&mut self) -> anyhow::Result<()> {
-        let address = self.shared.config.tunnel.listen;
+        self.bind(self.shared.config.tunnel.listen).await?;
+        self.take_up_leases();
+        for own in self.book.own.values().filter(|own| own.state == TaskState::Open) {
+            self.outgoing.push(own.message.clone());
+        }
+        Ok(())
+    }
+
+    /// Starts the SSH server.
+    pub(super) async fn bind(&mut self, address: std::net::SocketAddr) -> anyhow::Result<()> {
         let logins = Arc::clone(&self.logins);
         let config = ListenConfig { address, host_key_seed: self.shared.keys.ssh_host_seed(), limits: ListenLimits::default() };
         let authorize = Arc::new(move |login| {
@@ -39,10 +48,6 @@ impl Daemon {
         let listener = Listener::bind(config, authorize, self.tunnel_events.clone()).await?;
         tracing::info!(address = %listener.local_addr(), "SSH server for nodes");
         self.listener = Some(listener);
-        self.take_up_leases();
-        for own in self.book.own.values().filter(|own| own.state == TaskState::Open) {
-            self.outgoing.push(own.message.clone());
-        }
         Ok(())
     }
 

@@ -154,6 +154,7 @@ impl Daemon {
             tip_height,
             tip_hash: hex::encode(tip_hash),
             chain_lost: self.chain_lost.clone(),
+            disk_failing: self.trouble.as_ref().map(|trouble| trouble.why.clone()),
             balance: BalanceView::default(),
             overlay_listen: self.shared.overlay.listen_addresses().iter().map(ToString::to_string).collect(),
             overlay_peers: self.peers,

@@ -9,6 +9,7 @@ mod books;
 mod crashes;
 mod cuts;
 mod daemon;
+mod full_disk;
 mod left_alone;
 mod market;
 mod prepaid;
