@@ -1,5 +1,7 @@
 //! What the chain must say at the end of a lease, and what both ledgers must say about it.
 
+use std::collections::HashSet;
+
 use bitcoin::{OutPoint, Transaction, Txid};
 use xennet_chain::{Chain, Status};
 use xennet_lease::{LedgerEntry, LedgerKind, Totals};
@@ -39,41 +41,31 @@ impl Opening {
     /// Waits until both sides call the lease settled; then chain, ledgers and wallets must agree to the satoshi, and what was
     /// paid with what was used, to one interval.
     pub async fn check(&self, market: &Market, lease: LeaseId) -> Settlement {
-        market.both("settled", SETTLED_S, lease, |view| view.stage == LeaseStage::Settled).await;
-        let chain = market.chain().await;
-        let (publisher, node) = (market.publisher.lease(lease).await, market.node.lease(lease).await);
-        assert_eq!(publisher.close_txid, node.close_txid);
-        assert_eq!(publisher.funding_txid, node.funding_txid);
-        let (funding, close) = (seen(&chain, &publisher.funding_txid).await, seen(&chain, &publisher.close_txid).await);
-        let totals = publisher.totals.unwrap();
+        self.check_all(market, &[lease]).await.remove(0)
+    }
 
-        // The channel: inputs = outputs + fee, and the publisher keeps what was not paid.
-        let [input] = &close.input[..] else { panic!("the close spends {} coins", close.input.len()) };
-        assert_eq!(value_of(&chain, input.previous_output).await, totals.capacity_sat);
-        assert_eq!(input.previous_output.txid, funding.compute_txid());
-        let [change, earned] = &close.output[..] else { panic!("the close has {} outputs", close.output.len()) };
-        let total_sat = totals.capacity_sat - change.value.to_sat();
-        let fee_sat = fee_of(&chain, &close).await;
-        assert_eq!(totals.capacity_sat, change.value.to_sat() + earned.value.to_sat() + fee_sat);
-
-        // The ledgers: both end with what the chain says.
-        let (ours, theirs) = (ledger(&market.publisher, lease).await, ledger(&market.node, lease).await);
-        for last in [ours.last().unwrap(), theirs.last().unwrap()] {
-            assert_eq!(last.kind, LedgerKind::Settled, "{last:?}");
-            assert_eq!((last.paid_sat, last.fee_sat), (total_sat, fee_sat), "{last:?}");
-            assert_eq!(last.txid, publisher.close_txid);
+    /// The same of several leases, whatever transactions they share.
+    pub async fn check_all(&self, market: &Market, leases: &[LeaseId]) -> Vec<Settlement> {
+        let mut settlements = Vec::new();
+        for lease in leases {
+            market.both("settled", SETTLED_S, *lease, |view| view.stage == LeaseStage::Settled).await;
         }
-
-        // The wallets.
-        let announcement_sat = announcement_cost_sat(&market.publisher, &chain, publisher.task).await;
-        let spent_sat = total_sat + fee_of(&chain, &funding).await + announcement_sat;
-        market.owns("publisher", &market.publisher, self.publisher_sat - spent_sat).await;
-        market.owns("node", &market.node, self.node_sat + total_sat - fee_sat).await;
+        let chain = market.chain().await;
+        let (mut publisher_sat, mut node_sat, mut fundings) = (self.publisher_sat, self.node_sat, HashSet::new());
+        for lease in leases {
+            let settlement = Settlement::read(market, &chain, *lease).await;
+            if fundings.insert(settlement.publisher.funding_txid.clone()) {
+                publisher_sat -= fee_of(&chain, &seen(&chain, &settlement.publisher.funding_txid).await).await;
+            }
+            publisher_sat -= settlement.total_sat + announcement_cost_sat(&market.publisher, &chain, settlement.publisher.task).await;
+            node_sat += settlement.total_sat - settlement.fee_sat;
+            settlements.push(settlement);
+        }
+        market.owns("publisher", &market.publisher, publisher_sat).await;
+        market.owns("node", &market.node, node_sat).await;
         chain.close().await;
-
-        let settlement = Settlement { earned_msat: (total_sat - totals.close_reserve_sat) * 1000, total_sat, fee_sat, publisher, node };
-        settlement.check_bill();
-        settlement
+        settlements.iter().for_each(Settlement::check_bill);
+        settlements
     }
 
     /// Waits until the publisher has taken the whole channel back; it must then have lost nothing but fees.
@@ -97,6 +89,33 @@ impl Opening {
 }
 
 impl Settlement {
+    /// What the chain says of the lease's end, and both ledgers, which must agree.
+    async fn read(market: &Market, chain: &Chain, lease: LeaseId) -> Settlement {
+        let (publisher, node) = (market.publisher.lease(lease).await, market.node.lease(lease).await);
+        assert_eq!(publisher.close_txid, node.close_txid);
+        assert_eq!(publisher.funding_txid, node.funding_txid);
+        let (funding, close) = (seen(chain, &publisher.funding_txid).await, seen(chain, &publisher.close_txid).await);
+        let totals = publisher.totals.unwrap();
+
+        // The channel: inputs = outputs + fee, and the publisher keeps what was not paid.
+        let [input] = &close.input[..] else { panic!("the close spends {} coins", close.input.len()) };
+        assert_eq!(value_of(chain, input.previous_output).await, totals.capacity_sat);
+        assert_eq!(input.previous_output.txid, funding.compute_txid());
+        let [change, earned] = &close.output[..] else { panic!("the close has {} outputs", close.output.len()) };
+        let total_sat = totals.capacity_sat - change.value.to_sat();
+        let fee_sat = fee_of(chain, &close).await;
+        assert_eq!(totals.capacity_sat, change.value.to_sat() + earned.value.to_sat() + fee_sat);
+
+        // The ledgers: both end with what the chain says.
+        let (ours, theirs) = (ledger(&market.publisher, lease).await, ledger(&market.node, lease).await);
+        for last in [ours.last().unwrap(), theirs.last().unwrap()] {
+            assert_eq!(last.kind, LedgerKind::Settled, "{last:?}");
+            assert_eq!((last.paid_sat, last.fee_sat), (total_sat, fee_sat), "{last:?}");
+            assert_eq!(last.txid, publisher.close_txid);
+        }
+        Settlement { earned_msat: (total_sat - totals.close_reserve_sat) * 1000, total_sat, fee_sat, publisher, node }
+    }
+
     /// Both meters against the chain: in arrears within one interval's price, in advance at most the interval to come on top.
     fn check_bill(&self) {
         for view in [&self.publisher, &self.node] {

@@ -15,6 +15,7 @@ mod market;
 mod prepaid;
 mod processes;
 mod refused;
+mod shared_funding;
 mod stock_ssh;
 mod wait;
 mod wallet;
