@@ -1,5 +1,7 @@
 //! Transactions that carry announcements: what is in them, and how they travel without a chain.
 
+use std::collections::HashMap;
+
 use bitcoin::consensus::encode::{Encodable as _, deserialize};
 use bitcoin::opcodes::all::{OP_DROP, OP_PUSHNUM_1, OP_RETURN};
 use bitcoin::script::{Builder, Instruction};
@@ -98,6 +100,25 @@ pub fn marker_script(class: u8, height: u32) -> ScriptBuf {
 /// be a little behind or ahead.
 pub fn markers_around(class: u8, height: u32) -> [ScriptBuf; 3] {
     [height.saturating_sub(BUCKET_BLOCKS), height, height.saturating_add(BUCKET_BLOCKS)].map(|height| marker_script(class, height))
+}
+
+/// Whether a script is that of a marker, of any class and any day.
+pub(crate) fn is_marker_script(script: &[u8]) -> bool {
+    let tag = script.strip_prefix(&[11]).and_then(|rest| rest.strip_prefix(b"xennet"));
+    tag.and_then(<[u8]>::split_first_chunk::<5>).is_some_and(|(_, after)| *after == [OP_DROP.to_u8(), OP_PUSHNUM_1.to_u8()])
+}
+
+/// The first height whose markers are still looked for when the chain's tip is at this height: those of the day before.
+pub(crate) fn first_watched(height: u32) -> u32 {
+    (height / BUCKET_BLOCKS).saturating_sub(1).saturating_mul(BUCKET_BLOCKS)
+}
+
+/// The marker scripts of these classes that announcements of these heights have, each with what spends it.
+pub(crate) fn markers_between(classes: &[u8], from: u32, to: u32) -> HashMap<ScriptBuf, ScriptBuf> {
+    let buckets = from / BUCKET_BLOCKS..=to / BUCKET_BLOCKS;
+    let heights = buckets.map(|bucket| bucket.saturating_mul(BUCKET_BLOCKS));
+    let scripts = heights.flat_map(|height| classes.iter().map(move |class| marker_witness_script(*class, height)));
+    scripts.map(|script| (script.to_p2wsh(), script)).collect()
 }
 
 /// The message in which an announcement's transaction travels: tag 1, then the transaction without its witness, so
@@ -307,5 +328,24 @@ mod tests {
         }
         assert!(!around.contains(&marker_script(1, 143)));
         assert_eq!(marker_witness_script(1, 300).len(), 14);
+    }
+
+    #[test]
+    fn a_marker_is_old_when_nobody_looks_for_it_any_more() {
+        for tip in [0, 143, 144, 288, 300, 1_000] {
+            let first = first_watched(tip);
+            assert!(first <= tip.saturating_sub(143) || first == 0, "{tip}");
+            let watched = markers_around(1, tip);
+            assert!(watched.contains(&marker_script(1, first)));
+            assert!(first == 0 || !watched.contains(&marker_script(1, first - 1)), "{tip}");
+        }
+        let between = markers_between(&[1, 4], 100, 300);
+        assert_eq!(between.len(), 6, "two classes of three days");
+        for (script, spends) in between {
+            assert!(is_marker_script(spends.as_bytes()) && script == spends.to_p2wsh());
+        }
+        for other in [&b""[..], b"\x0bxennet", b"\x0bxennet12345\x75\x52", b"\x0bxennet12345\x75\x51\x51", b"\x0byennet12345\x75\x51"] {
+            assert!(!is_marker_script(other), "{other:?}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::bitcoind::{Bitcoind, BitcoindAuth};
 use crate::embedded::Embedded;
 use crate::light::{self, Light};
 use crate::source::Scan;
-use crate::{ChainError, Refusal};
+use crate::{ChainError, Family, Refusal};
 
 /// Most weight of a relayed transaction, a tenth of a block.
 pub(crate) const MAX_WEIGHT: u64 = 400_000;
@@ -252,6 +252,14 @@ impl Chain {
     /// All that is unconfirmed and that the source knows of, parents first.
     pub async fn mempool(&self) -> Result<Vec<Transaction>, ChainError> {
         of_source!(self, source => source.mempool().await)
+    }
+
+    /// What an unconfirmed transaction and the unconfirmed ones that it rests on pay; `None` where that cannot be known.
+    pub async fn family(&self, tx: &Transaction) -> Result<Option<Family>, ChainError> {
+        match &*self.source {
+            Source::Bitcoind(bitcoind) => bitcoind.family(&tx.compute_txid()).await,
+            Source::Embedded(_) | Source::Light(_) => self.family_of(tx).await,
+        }
     }
 
     /// Whatever is unconfirmed and touches one of the scripts, parents first. May hold others as well.

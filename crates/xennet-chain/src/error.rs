@@ -175,6 +175,12 @@ pub enum ChainError {
         /// The lowest block that it still has.
         prune_height: u32,
     },
+    /// The chain changed again and again while it was read.
+    #[error("the chain changed {tries} times while it was searched: try again in a moment")]
+    Restless {
+        /// How often it was tried.
+        tries: u32,
+    },
     /// A source answered what cannot be.
     #[error("{url} answered what cannot be used: {why}")]
     Answer {
@@ -215,6 +221,7 @@ impl ChainError {
             ChainError::Unreachable { .. }
             | ChainError::Away { .. }
             | ChainError::NoPeers { .. }
+            | ChainError::Restless { .. }
             | ChainError::DiskFull { .. }
             | ChainError::FaucetEmpty { .. } => true,
             _ => false,

@@ -12,7 +12,9 @@ mod bitcoind;
 mod chain;
 mod embedded;
 mod error;
+mod family;
 mod light;
+mod markers;
 mod refusal;
 mod secret;
 mod source;
@@ -27,8 +29,10 @@ pub use announcement::{
 pub use bitcoind::BitcoindAuth;
 pub use chain::{Chain, ChainConfig, ChainEvent, Status};
 pub use error::ChainError;
+pub use family::Family;
+pub use markers::Marker;
 pub use refusal::Refusal;
 pub use wallet::{
-    Balance, Birthday, Bump, HistoryEntry, Kept, Kind, Passphrase, PassphraseError, PreparedAnnouncement, Protection, Purpose, Seed, Sum,
-    Wallet, WalletError, Words, WordsError,
+    Balance, Birthday, Bump, Coin, CoinState, HistoryEntry, Kept, Kind, Passphrase, PassphraseError, PreparedAnnouncement, Protection,
+    Purpose, Seed, Sum, Sweep, Wallet, WalletError, Words, WordsError,
 };

@@ -6,7 +6,9 @@ use xennet_rama::Spend;
 use xennet_task::{Acceptance, AnnouncementHash, LeaseId, Proposal, Task};
 
 use crate::account::Price;
-use crate::{Account, Action, CloseReason, EndReason, Ending, Input, LedgerEntry, LedgerKind, Machine, Message, Purse, Side, Stage};
+use crate::{
+    Account, Action, CloseReason, EndReason, Ending, Input, LedgerEntry, LedgerKind, Machine, Message, Purse, Restored, Side, Stage,
+};
 
 /// One lease, one side of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,6 +39,9 @@ pub struct Lease {
     pub greeted: bool,
     /// Whether this process has heard no hello yet: what an earlier one counted after it last wrote is not in the meter.
     pub restarted: bool,
+    /// Whether what is known here may be older than what was signed.
+    #[serde(default)]
+    pub restored: Restored,
     /// When the guest became the publisher's, unix milliseconds.
     pub live_since_ms: Option<u64>,
     /// The guest.
@@ -93,6 +98,7 @@ impl Lease {
             first_link_ms: None,
             greeted: false,
             restarted: true,
+            restored: Restored::No,
             live_since_ms: None,
             machine: None,
             guest_host_key: None,
@@ -132,13 +138,14 @@ impl Lease {
                     account.add_traffic(more);
                 }
             }
-            Input::Heard(Message::Hello { version, lease, .. }) => {
+            Input::Heard(Message::Hello { version, lease, total_sat, .. }) => {
                 if *version != Message::VERSION || *lease != self.id {
                     let why = format!("hello of version {version} for lease {lease}, but this is {} for {}", Message::VERSION, self.id);
                     self.break_off(now_ms, why, &mut out);
                     return out;
                 }
                 self.greeted = true;
+                self.restored_hears_hello(*total_sat);
             }
             Input::Heard(Message::Bye { reason }) => {
                 let reason = clip(reason);

@@ -79,6 +79,9 @@ impl Lease {
         }
         if let Stage::Closing { .. } = self.stage {
             out.push(Action::StopMachine);
+            if self.awaits_the_other_side() {
+                out.push(Action::Dial);
+            }
             self.ask_destination(out);
         } else {
             out.push(Action::Dial);
@@ -235,11 +238,13 @@ impl Lease {
         let (usage, total_sat) = (account.meter.usage(), channel.total_sat());
         account.acked_total_sat = total_sat;
         account.last_payment_ms = now_ms;
-        if total_sat == before && account.payments > 0 {
+        let (payments, again) = (account.payments, total_sat == before && account.payments > 0);
+        account.payments = if again { payments } else { payments + 1 };
+        self.restored_is_paid(total_sat);
+        if again {
             // The same payment again, as after a cut. It is on disk already; a ledger line each would let a stranger fill the disk.
             return out.push(Action::Send(Message::Ack { total_sat, usage }));
         }
-        account.payments += 1;
         self.revision += 1;
         out.push(Action::Send(Message::Ack { total_sat, usage }));
         out.push(self.record(now_ms, LedgerKind::Paid, ""));
@@ -374,7 +379,7 @@ impl Lease {
     /// Settling is possible once the funding is in a block: a close is of version 3, which is not relayed on an unconfirmed coin
     /// of version 2. Until then each tick asks again.
     fn ask_destination(&mut self, out: &mut Vec<Action>) {
-        if self.account.as_ref().is_none_or(|account| account.funded_height.is_none()) {
+        if self.account.as_ref().is_none_or(|account| account.funded_height.is_none()) || self.settles_too_early() {
             return;
         }
         let Side::Node(side) = &mut self.side else { return };
@@ -397,7 +402,7 @@ impl Lease {
         if self.stage == Stage::Live && channel.must_settle(tip) {
             return self.node_closes(now_ms, CloseReason::RefundNear, "", out);
         }
-        let unconfirmed = account.ending.is_none_or(|ending| ending.height.is_none());
+        let unconfirmed = account.ending.is_none_or(|ending| ending.height.is_none()) && !self.settles_too_early();
         if let (Stage::Closing { .. }, Side::Node(side)) = (&self.stage, &mut self.side)
             && unconfirmed
             && side.settling.is_some()

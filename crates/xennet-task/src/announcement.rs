@@ -273,6 +273,14 @@ impl Kind {
         }
     }
 
+    /// Every kind.
+    pub const ALL: [Kind; 4] = [Kind::Task, Kind::Acceptance, Kind::Proposal, Kind::Cancellation];
+
+    /// The class of the marker that a transaction with such an announcement has: the byte that stands for the kind on the wire.
+    pub fn marker_class(self) -> u8 {
+        self.to_byte()
+    }
+
     pub(crate) fn to_byte(self) -> u8 {
         match self {
             Kind::Task => 1,

@@ -167,28 +167,37 @@ pub enum WalletOrder {
     /// Show an address to pay to
     #[command(after_help = "Example:\n  xennet wallet address")]
     Address,
-    /// List what moved its money, with fees and the balance after each
+    /// List what moved its money and what for, with fees and the balance after each
     #[command(after_help = "Example:\n  xennet wallet history --json | jq 'map(.fee_sat) | add'")]
     History,
+    /// List its coins: value, confirmations, where each came from, and which lease it is reserved for
+    #[command(after_help = "Example:\n  xennet wallet coins --json | jq -r '.[] | select(.state == \"free\").coin'")]
+    Coins,
     /// Pay to an address
     #[command(after_help = "Examples:\n  \
             xennet wallet send --dry-run bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4 50_000\n  \
-            xennet wallet send bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4 all")]
+            xennet wallet send bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4 all\n  \
+            xennet wallet send --coin $(xennet wallet coins --json | jq -r '.[0].coin') bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4 all")]
     Send(SendArgs),
+    /// Take back what old announcements locked in markers, own ones and those of others, if that is worth its fee
+    #[command(after_help = "Example:\n  xennet wallet sweep --dry-run\n\n\
+            A marker holds 330 sat and is anyone's: whoever sweeps first has it. Markers of the last two days stay, for light clients look \
+            for them. It takes two markers and a feerate below 7 sat/vB to be worth it.")]
+    Sweep(SweepArgs),
     /// Raise the fee of a transaction that waits
     #[command(after_help = "Example:\n  \
             xennet wallet bump 5a5b5c5d5e5f505152535455565758595a5b5c5d5e5f50515253545556575859\n\n\
-            A payment is replaced by another one. A funding, a close or an announcement keeps its id, which others wait for: a child that \
-            spends its change pays for both.")]
+            A payment is replaced by another one. A funding, a close or an announcement keeps its id, which others wait for, and what \
+            others sent cannot be replaced: a child that spends what it pays to this wallet pays for both.")]
     Bump(BumpArgs),
-    /// Make a new wallet, shown once as 12 words
-    #[command(after_help = "Example:\n  xennet wallet create")]
+    /// Make a new wallet, shown once as 12 or 24 words
+    #[command(after_help = "Example:\n  xennet wallet create --words 24")]
     Create(CreateArgs),
     /// Bring a wallet back from its words or a backup
     #[command(after_help = "Examples:\n  \
             xennet wallet restore --birthday-height 930_000\n  \
             xennet wallet restore --no-passphrase < words.txt\n  \
-            xennet wallet restore --backup xennet.backup")]
+            xennet wallet restore --from xennet.backup")]
     Restore(RestoreArgs),
     /// Encrypt it with a passphrase, or with another one
     #[command(after_help = "Example:\n  xennet stop; xennet wallet encrypt")]
@@ -197,8 +206,10 @@ pub enum WalletOrder {
         #[arg(long, value_name = "FILE")]
         new_passphrase_file: Option<PathBuf>,
     },
-    /// Write an encrypted copy to a file, to be kept elsewhere
-    #[command(after_help = "Example:\n  xennet wallet backup /media/stick/xennet.backup")]
+    /// Write all that cannot be had again to a file, encrypted, to be kept elsewhere: seed, keys, leases and their channels
+    #[command(after_help = "Example:\n  xennet wallet backup /media/stick/xennet-$(date +%F).backup\n\n\
+            The daemon may run meanwhile. Payments go on, so a newer backup is better than an old one; after an old one the other side of \
+            each channel is asked what was signed since.")]
     Backup {
         /// The file to write; none is ever overwritten
         file: PathBuf,
@@ -216,10 +227,33 @@ pub struct SendArgs {
     /// Satoshi per virtual byte [default: what the chain estimates]
     #[arg(long, value_name = "SAT/VB", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub feerate: Option<u64>,
+    /// Spend this coin and no others that are not named too, as `xennet wallet coins` shows it
+    #[arg(long = "coin", value_name = "TXID:VOUT")]
+    pub coins: Vec<String>,
     /// Only say what it would cost now
     #[arg(long)]
     pub dry_run: bool,
     /// Send without being asked
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// See [`WalletOrder::Sweep`].
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// Satoshi per virtual byte [default: what the chain estimates]
+    #[arg(long, value_name = "SAT/VB", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub feerate: Option<u64>,
+    /// The most to pay to the miner; above that nothing is sent
+    #[arg(long, value_name = "SAT")]
+    pub max_fee: Option<u64>,
+    /// How many of the last blocks to look through [default: 1008, a week]
+    #[arg(long, value_name = "COUNT")]
+    pub blocks: Option<u32>,
+    /// Only say what it would bring now
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Sweep without being asked
     #[arg(long)]
     pub yes: bool,
 }
@@ -243,17 +277,31 @@ pub struct BumpArgs {
 /// See [`WalletOrder::Create`].
 #[derive(Debug, Args)]
 pub struct CreateArgs {
+    /// How many words; 24 are longer to write down and no safer against anything known
+    #[arg(long, value_enum, default_value_t = WordCount::Twelve)]
+    pub words: WordCount,
     /// Keep the words readable by whoever can read the data directory; for play money
     #[arg(long)]
     pub no_passphrase: bool,
+}
+
+/// How many words a seed has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WordCount {
+    /// 128 bits
+    #[value(name = "12")]
+    Twelve,
+    /// 256 bits
+    #[value(name = "24")]
+    TwentyFour,
 }
 
 /// See [`WalletOrder::Restore`].
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
     /// A file that `xennet wallet backup` wrote [default: the words are asked for, or read from stdin]
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["no_passphrase", "birthday_height"])]
-    pub backup: Option<PathBuf>,
+    #[arg(long, alias = "backup", value_name = "FILE", conflicts_with_all = ["no_passphrase", "birthday_height"])]
+    pub from: Option<PathBuf>,
     /// Keep the words readable by whoever can read the data directory; for play money
     #[arg(long)]
     pub no_passphrase: bool,

@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod fail;
 mod fee;
+mod pay;
 mod progress;
 mod resolve;
 mod run;

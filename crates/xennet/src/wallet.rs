@@ -1,4 +1,4 @@
-//! `xennet wallet`: make, bring back, encrypt and copy a wallet; see what it did; send.
+//! `xennet wallet`: make, bring back, encrypt and copy a wallet; see what it holds and did.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, IsTerminal, Write};
@@ -7,22 +7,19 @@ use std::path::Path;
 
 use serde_json::json;
 use xennetd::config::{Config, network_name, noted_role};
-use xennetd::control::{Command, PaymentView, Reply, Role};
+use xennetd::control::{Command, Reply, Role};
 use xennetd::wallet::{self, Birthday, Kept, Passphrase, PassphraseError, Wallet, Words};
 
-use crate::cli::{BumpArgs, CreateArgs, RestoreArgs, SendArgs, WalletOrder};
+use crate::cli::{CreateArgs, RestoreArgs, WalletOrder, WordCount};
 use crate::commands::Context;
 use crate::fail::Fail;
-use crate::progress::Progress;
 use crate::resolve::strange;
-use crate::show::{self, units};
+use crate::show;
 
-/// Play money needs no agreement.
-const PLAY: &str = "regtest";
 /// Words that are asked for again.
-const ASKED: usize = 2;
-/// By how much a fee may rise between the agreement and the sending, in hundredths.
-const MAY_RISE_PERCENT: u64 = 25;
+const ASKED: usize = 3;
+/// Answers that may be wrong before that ends.
+const MAY_BE_WRONG: usize = 3;
 
 impl Context {
     pub(crate) async fn wallet(&self, order: WalletOrder) -> Result<(), Fail> {
@@ -39,7 +36,12 @@ impl Context {
                 Reply::History(history) => show::print(self.json, &history, |history| show::history(history)),
                 other => Err(strange(&other)),
             },
+            WalletOrder::Coins => match self.ask(Command::WalletCoins {}).await? {
+                Reply::Coins(coins) => show::print(self.json, &coins, |coins| show::coins(coins)),
+                other => Err(strange(&other)),
+            },
             WalletOrder::Send(args) => self.send(&args).await,
+            WalletOrder::Sweep(args) => self.sweep(&args).await,
             WalletOrder::Bump(args) => self.bump(&args).await,
             WalletOrder::Create(args) => self.create(&args),
             WalletOrder::Restore(args) => self.restore(&args),
@@ -58,7 +60,10 @@ impl Context {
         let config = self.config()?;
         none_yet(&config)?;
         let passphrase = self.new_passphrase(&config, args.no_passphrase)?;
-        let words = Words::random();
+        let words = match args.words {
+            WordCount::Twelve => Words::random(),
+            WordCount::TwentyFour => Words::random_24(),
+        };
         let list = words.list();
         if self.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
             wallet::create(&config, words.clone(), Birthday::Now, passphrase.as_ref()).map_err(failed)?;
@@ -79,7 +84,7 @@ impl Context {
     fn restore(&self, args: &RestoreArgs) -> Result<(), Fail> {
         let config = self.config()?;
         none_yet(&config)?;
-        if let Some(backup) = &args.backup {
+        if let Some(backup) = &args.from {
             let passphrase = given_passphrase(&config, "passphrase of the backup: ")?;
             wallet::restore_backup(&config, backup, &passphrase).map_err(failed)?;
             return self.made(&config, true);
@@ -119,70 +124,6 @@ impl Context {
                 file.display()
             )
         })
-    }
-
-    async fn send(&self, args: &SendArgs) -> Result<(), Fail> {
-        let progress = Progress::new(self.json);
-        crate::background::ensure(&self.settings, &self.client, &progress).await?;
-        let amount_sat = match args.amount.as_str() {
-            "all" => None,
-            text => Some(text.replace(['_', ','], "").parse::<u64>().map_err(|_| {
-                Fail::new(format!("`{text}` is no amount")).next("write satoshi, such as 50_000 (0.0005 bitcoin), or `all`")
-            })?),
-        };
-        let feerate_sat_per_kvb = args.feerate.map(|rate| rate.saturating_mul(1_000));
-        let command = |dry_run, max_fee_sat| Command::WalletSend {
-            address: args.address.clone(),
-            amount_sat,
-            feerate_sat_per_kvb,
-            max_fee_sat,
-            dry_run,
-        };
-        let preview = self.payment(command(true, None)).await?;
-        if args.dry_run {
-            progress.done();
-            return show::print(self.json, &preview, show::payment);
-        }
-        let question = format!(
-            "send {} to {} on {}, fee {} ({} vB)",
-            units::sat(preview.amount_sat),
-            args.address,
-            preview.network,
-            units::sat(preview.fee_sat),
-            units::grouped(preview.vbytes)
-        );
-        agreed(&question, &preview.network, args.yes, &progress)?;
-        let at_most = preview.fee_sat.saturating_add(preview.fee_sat.saturating_mul(MAY_RISE_PERCENT) / 100);
-        let sent = self.payment(command(false, Some(at_most))).await?;
-        progress.done();
-        show::print(self.json, &sent, show::payment)
-    }
-
-    async fn bump(&self, args: &BumpArgs) -> Result<(), Fail> {
-        let progress = Progress::new(self.json);
-        crate::background::ensure(&self.settings, &self.client, &progress).await?;
-        let feerate_sat_per_kvb = args.feerate.map(|rate| rate.saturating_mul(1_000));
-        let command = |dry_run| Command::WalletBump { txid: args.txid.clone(), feerate_sat_per_kvb, dry_run };
-        let preview = self.payment(command(true)).await?;
-        if !args.dry_run {
-            let what = match (&preview.replaces, &preview.lifts) {
-                (Some(_), _) => "put another transaction in its place",
-                _ => "spend its change in a child that pays for both",
-            };
-            agreed(&format!("{what}, fee {}", units::sat(preview.fee_sat)), &preview.network, args.yes, &progress)?;
-            let sent = self.payment(command(false)).await?;
-            progress.done();
-            return show::print(self.json, &sent, show::payment);
-        }
-        progress.done();
-        show::print(self.json, &preview, show::payment)
-    }
-
-    async fn payment(&self, command: Command) -> Result<PaymentView, Fail> {
-        match self.client.command(&command).await? {
-            Reply::Payment(view) => Ok(*view),
-            other => Err(strange(&other)),
-        }
     }
 
     /// The passphrase of a new wallet: out of the file that is named, or typed twice.
@@ -256,33 +197,26 @@ fn numbered(words: &[&str]) -> String {
 
 /// Asks for some of the words again, so that they are on paper before there is a wallet of them.
 fn check_written_down(words: &[&str]) -> Result<(), Fail> {
-    let seed = std::process::id() as usize;
-    for nth in 0..ASKED {
-        let at = (seed + nth * (words.len() / ASKED) + nth) % words.len();
-        eprint!("word {}: ", at + 1);
-        let _ = std::io::stderr().flush();
-        let mut typed = String::new();
-        let read = std::io::stdin().lock().read_line(&mut typed);
-        if read.is_err() || typed.trim().to_lowercase() != words[at] {
-            return Err(Fail::new(format!("that is not word {}", at + 1)).next("no wallet was made; begin again, with other words"));
+    let mut wrong = 0;
+    for at in wallet::places_to_ask(words.len(), ASKED) {
+        let word = words.get(at).copied().unwrap_or_default();
+        loop {
+            eprint!("word {}: ", at + 1);
+            let _ = std::io::stderr().flush();
+            let mut typed = String::new();
+            if std::io::stdin().lock().read_line(&mut typed).unwrap_or(0) == 0 {
+                return Err(Fail::new("the words were not asked to the end").next("no wallet was made; begin again, with other words"));
+            }
+            if typed.trim().to_lowercase() == word {
+                break;
+            }
+            wrong += 1;
+            if wrong > MAY_BE_WRONG {
+                let text = format!("{wrong} answers were wrong, and at most {MAY_BE_WRONG} may be");
+                return Err(Fail::new(text).next("no wallet was made; begin again, with other words, and write them down"));
+            }
+            eprintln!("that is not word {}: look at the paper ({} wrong, at most {MAY_BE_WRONG} may be)", at + 1, wrong);
         }
     }
     Ok(())
-}
-
-/// Only a clear yes is one; play money needs none.
-fn agreed(question: &str, network: &str, yes: bool, progress: &Progress) -> Result<(), Fail> {
-    if yes || network == PLAY {
-        return Ok(());
-    }
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Fail::new(format!("{question}: nobody is there to agree")).next("give --yes"));
-    }
-    let said = progress.aside(|| {
-        eprint!("{question}. Go on? [y/N] ");
-        let _ = std::io::stderr().flush();
-        let mut answer = String::new();
-        std::io::stdin().lock().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
-    });
-    if said { Ok(()) } else { Err(Fail::new("nothing was sent")) }
 }

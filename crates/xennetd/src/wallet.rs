@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use bitcoin::Network;
+use rand::rngs::OsRng;
 pub use xennet_chain::{
     Birthday, HistoryEntry, Kept, Kind, Passphrase, PassphraseError, Protection, Seed, Status, Wallet, WalletError, Words,
 };
@@ -75,6 +76,11 @@ pub fn ask_words(question: &str) -> anyhow::Result<Words> {
     Ok(Words::parse(&text)?)
 }
 
+/// Which words of a seed to ask for again, from 0: drawn from the system's randomness, none twice.
+pub fn places_to_ask(words: usize, asked: usize) -> Vec<usize> {
+    rand::seq::index::sample(&mut OsRng, words, asked.min(words)).into_vec()
+}
+
 /// Makes a wallet of these words.
 ///
 /// # Errors
@@ -106,4 +112,23 @@ pub fn encrypt(config: &Config, current: Option<&Passphrase>, new: &Passphrase) 
         (Kept::Nothing, _) => return Err(WalletError::NoWallet { dir: dir.clone() }),
     };
     wallet.encrypt(current, new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_word_may_be_asked_for_and_none_is_asked_for_twice() {
+        let mut seen = [false; 24];
+        for _ in 0..2_000 {
+            let places = places_to_ask(24, 3);
+            assert_eq!(places.len(), 3);
+            for (nth, at) in places.iter().enumerate() {
+                assert!(*at < 24 && !places[..nth].contains(at), "{places:?}");
+                seen[*at] = true;
+            }
+        }
+        assert!(seen.iter().all(|seen| *seen));
+    }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::rpc::Failed;
 use super::{Bitcoind, Shared, WINDOW_BLOCKS};
 use crate::source::{BlockAt, Found, Scan, Step, parents_first, touches};
-use crate::{ChainError, Status};
+use crate::{ChainError, Family, Status};
 
 /// Transactions fetched in one request: at most 80 MB if all were of the largest relayed size, 300 kB in practice.
 pub(super) const BATCH: usize = 100;
@@ -70,6 +70,10 @@ impl Bitcoind {
 
     pub(crate) async fn feerate(&self) -> Result<u64, ChainError> {
         self.shared.feerate().await
+    }
+
+    pub(crate) async fn family(&self, txid: &Txid) -> Result<Option<Family>, ChainError> {
+        self.shared.family(txid).await
     }
 
     pub(crate) async fn mempool(&self) -> Result<Vec<Transaction>, ChainError> {
@@ -160,6 +164,16 @@ impl Shared {
             }
         }
         Ok(txs)
+    }
+
+    async fn family(&self, txid: &Txid) -> Result<Option<Family>, ChainError> {
+        let entry = match self.rpc.call("getmempoolentry", json!([txid])).await {
+            Ok(entry) => entry,
+            Err(Failed::Refused { code: NOT_FOUND, .. }) => return Ok(None),
+            Err(why) => return Err(self.rpc.plain("getmempoolentry", why)),
+        };
+        let fees = entry.get("fees").cloned().unwrap_or_default();
+        Ok(Some(Family { fee_sat: self.sat(&fees, "ancestor")?, vbytes: self.rpc.field(&entry, "ancestorsize")? }))
     }
 
     async fn all_waiting(&self, txids: &[Txid]) -> Result<Vec<Transaction>, ChainError> {

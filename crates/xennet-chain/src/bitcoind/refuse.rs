@@ -13,6 +13,8 @@ use crate::{ChainError, Refusal};
 const MISSING: i64 = -25;
 const REJECTED: i64 = -26;
 const IN_CHAIN: i64 = -27;
+/// The most unconfirmed transactions that bitcoind takes into one family.
+const MOST_OF_FAMILY: usize = 64;
 
 impl Shared {
     /// Sends a transaction; one that is known already is sent.
@@ -102,6 +104,12 @@ impl Shared {
             let input = index.and_then(|index: usize| tx.input.get(index).map(|input| (index, input.previous_output)));
             return Ok(input.map_or_else(other, |(index, outpoint)| Refusal::Script { index, outpoint }));
         }
+        if has("TRUC-violation") {
+            return Ok(version_three(tx, reason).unwrap_or_else(other));
+        }
+        if has("too-large-cluster") || has("too-long-mempool-chain") {
+            return Ok(Refusal::FamilyTooLarge { count: MOST_OF_FAMILY + 1, at_most: MOST_OF_FAMILY });
+        }
         if reason == "version" {
             return Ok(Refusal::Version { version: tx.version.0 });
         }
@@ -116,6 +124,21 @@ impl Shared {
         let spenders = answer.as_array().into_iter().flatten().filter_map(|spent| spent.get("spendingtxid"));
         Ok(spenders.filter_map(Value::as_str).find_map(|txid| txid.parse().ok()))
     }
+}
+
+/// Which rule of BIP431 it is.
+fn version_three(tx: &Transaction, reason: &str) -> Option<Refusal> {
+    if let Some((_, numbers)) = reason.split_once("is too big: ") {
+        let mut numbers = numbers.split([' ', ',']).filter_map(|word| word.parse().ok());
+        return Some(Refusal::VersionThreeSize { vbytes: numbers.next()?, at_most: numbers.next()? });
+    }
+    if let Some((_, parent)) = reason.split_once("cannot spend from ") {
+        let parent_version = if parent.starts_with("non-version=3") { 2 } else { 3 };
+        let parent: Txid = parent.split_once("tx ")?.1.split(' ').next()?.parse().ok()?;
+        return Some(Refusal::VersionsMixed { version: tx.version.0, parent, parent_version });
+    }
+    let family = reason.contains("too many ancestors") || reason.contains("descendant count limit");
+    family.then_some(Refusal::VersionThreeFamily)
 }
 
 /// The two amounts of a reason such as `…, 0.00000010 < 0.00000020` or `… feerate 0.00001 BTC/kvB <= old feerate 0.00002 BTC/kvB`, or
@@ -152,6 +175,28 @@ mod tests {
             ("dust", None),
         ] {
             assert_eq!(two_amounts(reason), amounts, "{reason}");
+        }
+    }
+
+    #[test]
+    fn each_rule_for_version_three_is_told_from_the_others() {
+        let tx =
+            Transaction { version: bitcoin::transaction::Version::TWO, lock_time: LockTime::ZERO, input: Vec::new(), output: Vec::new() };
+        let id = "11".repeat(32);
+        let parent: Option<Txid> = id.parse().ok();
+        let mixed = |parent_version| parent.map(|parent| Refusal::VersionsMixed { version: 2, parent, parent_version });
+        for (reason, refusal) in [
+            (
+                format!("TRUC-violation, version=3 child tx {id} (wtxid={id}) is too big: 1200 > 1000 virtual bytes"),
+                Some(Refusal::VersionThreeSize { vbytes: 1_200, at_most: 1_000 }),
+            ),
+            (format!("TRUC-violation, non-version=3 tx {id} (wtxid={id}) cannot spend from version=3 tx {id} (wtxid={id})"), mixed(3)),
+            (format!("TRUC-violation, version=3 tx {id} (wtxid={id}) cannot spend from non-version=3 tx {id} (wtxid={id})"), mixed(2)),
+            (format!("TRUC-violation, tx {id} (wtxid={id}) would have too many ancestors"), Some(Refusal::VersionThreeFamily)),
+            (format!("TRUC-violation, tx {id} (wtxid={id}) would exceed descendant count limit"), Some(Refusal::VersionThreeFamily)),
+            ("TRUC-violation, something new".to_owned(), None),
+        ] {
+            assert_eq!(version_three(&tx, &reason), refusal, "{reason}");
         }
     }
 }

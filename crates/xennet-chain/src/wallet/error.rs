@@ -35,6 +35,14 @@ pub enum WalletError {
         /// The least.
         at_least_sat: u64,
     },
+    /// A coin that was chosen and cannot be spent.
+    #[error("the coin {coin} cannot be spent: {why}")]
+    Coin {
+        /// Which one.
+        coin: bitcoin::OutPoint,
+        /// Why not.
+        why: String,
+    },
     /// A number beyond what any transaction can have.
     #[error("{field} is {value}, and at most {at_most} is sensible")]
     OutOfRange {

@@ -4,6 +4,7 @@ use bdk_wallet::chain::ChainPosition;
 use bitcoin::{Transaction, TxIn, Txid};
 use serde::{Deserialize, Serialize};
 
+use super::sweep::is_sweep;
 use super::{Inner, Wallet};
 use crate::Status;
 use crate::announcement::payload_of;
@@ -41,6 +42,8 @@ pub enum Kind {
     Internal,
     /// An announcement.
     Announcement,
+    /// Markers of announcements, own ones or those of others, that came back.
+    Sweep,
 }
 
 impl Wallet {
@@ -88,6 +91,8 @@ impl Inner {
     fn kind(&self, tx: &Transaction, sent_sat: u64) -> Kind {
         if payload_of(tx).is_some() && self.is_all_own(tx) {
             Kind::Announcement
+        } else if is_sweep(tx) {
+            Kind::Sweep
         } else if sent_sat == 0 {
             Kind::Receive
         } else if tx.output.iter().all(|output| self.bdk.is_mine(output.script_pubkey.clone())) {

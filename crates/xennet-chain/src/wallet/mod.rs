@@ -8,6 +8,7 @@
 
 mod backup;
 mod birthday;
+mod coins;
 mod error;
 mod history;
 mod notes;
@@ -17,6 +18,7 @@ mod pay;
 mod prepare;
 mod seed;
 mod spend;
+mod sweep;
 mod sync;
 mod vault;
 mod words;
@@ -34,6 +36,7 @@ use bitcoin::{Address, Network, OutPoint, Transaction, Txid};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+pub use self::coins::{Coin, CoinState};
 pub use self::error::WalletError;
 pub use self::history::{HistoryEntry, Kind};
 use self::open::Access;
@@ -41,6 +44,7 @@ pub use self::passphrase::{Passphrase, PassphraseError};
 pub use self::pay::{Bump, Sum};
 pub use self::prepare::PreparedAnnouncement;
 pub use self::seed::{Birthday, Kept, Protection, Seed};
+pub use self::sweep::Sweep;
 pub use self::words::{Words, WordsError};
 
 /// What a wallet has.

@@ -35,7 +35,7 @@ impl Wallet {
         let marker = marker_script(class, inner.bdk.latest_checkpoint().height());
         let outputs =
             vec![TxOut { value: marker.minimal_non_dust(), script_pubkey: marker }, TxOut { value: Amount::ZERO, script_pubkey: data }];
-        let psbt = inner.build(outputs, feerate_sat_per_kvb, Change::First)?;
+        let psbt = inner.build(&[], outputs, feerate_sat_per_kvb, Change::First)?;
         inner.persist()?;
         inner.tickets += 1;
         let ticket = Ticket::Draft(inner.tickets);

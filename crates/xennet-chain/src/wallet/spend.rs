@@ -22,9 +22,19 @@ impl Wallet {
     /// The same for many outputs, in their order and the change after them, or for none of them. One transaction costs less than
     /// many: an output more is 43 vB, another funding transaction 153.
     pub fn fund_many(&self, outputs: &[(ScriptBuf, u64)], feerate_sat_per_kvb: u64) -> Result<Transaction, WalletError> {
+        self.fund_from(&[], outputs, feerate_sat_per_kvb)
+    }
+
+    /// The same out of these coins and no others; of none, out of whatever can be spent.
+    pub(super) fn fund_from(
+        &self,
+        coins: &[OutPoint],
+        outputs: &[(ScriptBuf, u64)],
+        feerate_sat_per_kvb: u64,
+    ) -> Result<Transaction, WalletError> {
         let mut inner = self.lock();
         let to_output = |(script, sat): &(ScriptBuf, u64)| TxOut { value: Amount::from_sat(*sat), script_pubkey: script.clone() };
-        let psbt = inner.build(outputs.iter().map(to_output).collect(), feerate_sat_per_kvb, Change::Last)?;
+        let psbt = inner.build(coins, outputs.iter().map(to_output).collect(), feerate_sat_per_kvb, Change::Last)?;
         let tx = inner.sign(psbt)?;
         let coins = spent_by(&tx);
         inner.reservations.insert(Ticket::Built(tx.compute_txid()), coins);
@@ -53,8 +63,14 @@ pub(super) fn spent_by(tx: &Transaction) -> Vec<OutPoint> {
 }
 
 impl Inner {
-    /// Chooses coins for these outputs, and puts the change where it is wanted. The outputs keep their order.
-    pub(super) fn build(&mut self, outputs: Vec<TxOut>, feerate_sat_per_kvb: u64, change: Change) -> Result<Psbt, WalletError> {
+    /// Chooses coins for these outputs, unless somebody has chosen, and puts the change where it is wanted. The outputs keep their order.
+    pub(super) fn build(
+        &mut self,
+        chosen: &[OutPoint],
+        outputs: Vec<TxOut>,
+        feerate_sat_per_kvb: u64,
+        change: Change,
+    ) -> Result<Psbt, WalletError> {
         at_most("the feerate in sat/kvB", feerate_sat_per_kvb, MAX_FEERATE_SAT_PER_KVB)?;
         for output in &outputs {
             at_most("the amount in sat", output.value.to_sat(), Amount::MAX_MONEY.to_sat())?;
@@ -71,6 +87,9 @@ impl Inner {
         builder.ordering(ordering(&outputs, change)).fee_rate(feerate).unspendable(reserved.union(&untrusted).copied().collect());
         for output in outputs {
             builder.add_recipient(output.script_pubkey, output.value);
+        }
+        if !chosen.is_empty() {
+            builder.add_utxos(chosen).map_err(|why| WalletError::Build(why.to_string()))?.manually_selected_only();
         }
         builder.finish().map_err(|why| match why {
             CreateTxError::CoinSelection(short) => {

@@ -49,10 +49,19 @@ fn suggestion(near: &[String]) -> String {
 impl Words {
     /// Twelve new words, 128 bits of the system's randomness.
     pub fn random() -> Words {
-        let mut entropy = Zeroizing::new([0; 16]);
+        Words::of_entropy::<16>()
+    }
+
+    /// Twenty-four new words, 256 bits of the system's randomness.
+    pub fn random_24() -> Words {
+        Words::of_entropy::<32>()
+    }
+
+    fn of_entropy<const BYTES: usize>() -> Words {
+        let mut entropy = Zeroizing::new([0; BYTES]);
         loop {
             OsRng.fill_bytes(&mut *entropy);
-            // Sixteen bytes always make twelve words.
+            // Sixteen bytes always make twelve words, thirty-two twenty-four.
             if let Ok(words) = Mnemonic::from_entropy(&*entropy) {
                 return Words(words);
             }
@@ -151,6 +160,8 @@ mod tests {
         assert_eq!(Words::parse(&numbered).unwrap(), words);
         assert_ne!(Words::random(), Words::random());
         assert_eq!(Words::random().list().len(), 12);
+        assert_eq!(Words::random_24().list().len(), 24);
+        assert_ne!(Words::random_24(), Words::random_24());
         for bytes in [16, 20, 24, 28, 32] {
             let text = Mnemonic::from_entropy(&vec![7; bytes]).unwrap().to_string();
             assert_eq!(Words::parse(&text).unwrap().text().as_str(), text);

@@ -4,6 +4,7 @@
 
 mod announcing;
 mod bounds;
+mod coins;
 mod hosting;
 mod paying;
 mod relay;

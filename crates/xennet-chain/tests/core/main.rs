@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bitcoind;
+mod coins;
 mod liar;
 mod lies;
 mod light;

@@ -10,7 +10,7 @@ pub mod units;
 
 pub use events::describe;
 pub use lists::{leases, ledger, tasks};
-pub use money::{history, payment};
+pub use money::{coins, history, payment, sweep};
 pub use single::{balance, identities, identity, lease, status, task};
 pub use transaction::transaction;
 

@@ -5,9 +5,9 @@ use thiserror::Error;
 use xennet_identity::Role;
 use xennet_task::{AnnouncementHash, LeaseId};
 
+use super::money::{CoinView, HistoryView, SweepView};
 use super::transaction::TransactionView;
 use super::view::{AddressView, BalanceView, IdentityView, LeaseView, LedgerPage, PaymentView, QuoteView, StatusView, TaskView};
-use crate::wallet::HistoryEntry;
 
 /// What can be asked of a daemon.
 ///
@@ -46,15 +46,39 @@ pub enum Command {
         /// Only say what it would cost.
         #[serde(default)]
         dry_run: bool,
+        /// The coins to spend, each `TXID:VOUT`, and no others; empty: whatever can be spent.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        coins: Vec<String>,
     },
-    /// Raise the fee of a transaction that waits: another one takes its place, or, where somebody waits for it by its id, a child pays
-    /// for both. Answers [`Reply::Payment`].
+    /// The wallet's coins, the oldest first. Answers [`Reply::Coins`].
+    WalletCoins {},
+    /// Take the markers of old announcements, own ones and those of others, if that is worth its fee. Answers [`Reply::Sweep`]; what is
+    /// not worth it is not sent.
+    WalletSweep {
+        /// The feerate, satoshi per 1,000 virtual bytes; none: what the chain estimates.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        feerate_sat_per_kvb: Option<u64>,
+        /// The most for the miner, satoshi; above that nothing is sent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_fee_sat: Option<u64>,
+        /// How many of the last blocks to look through; none: a week of them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        blocks: Option<u32>,
+        /// Only say what it would bring.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// Raise the fee of a transaction that waits: another one takes its place, or, where that cannot be or somebody waits for it by its id,
+    /// a child pays for both. Answers [`Reply::Payment`].
     WalletBump {
         /// Its id, 64 hexadecimal digits.
         txid: String,
         /// The feerate, satoshi per 1,000 virtual bytes; none: the chain's estimate, and half as much again as it paid.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         feerate_sat_per_kvb: Option<u64>,
+        /// The most for the miner, satoshi; above that nothing is sent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_fee_sat: Option<u64>,
         /// Only say what it would cost.
         #[serde(default)]
         dry_run: bool,
@@ -139,7 +163,11 @@ pub enum Reply {
     /// Where to pay to.
     Address(AddressView),
     /// What moved the wallet's money.
-    History(Vec<HistoryEntry>),
+    History(Vec<HistoryView>),
+    /// The wallet's coins.
+    Coins(Vec<CoinView>),
+    /// What taking markers brings.
+    Sweep(SweepView),
     /// A payment, made or only worked out.
     Payment(Box<PaymentView>),
     /// What an announcement would cost.

@@ -11,6 +11,7 @@
 mod client;
 mod command;
 mod event;
+mod money;
 mod server;
 mod transaction;
 mod view;
@@ -18,6 +19,7 @@ mod view;
 pub use client::{Client, ClientError, Events, Pipe};
 pub use command::{Command, Failure, FailureKind, Reply};
 pub use event::{Event, What};
+pub use money::{CoinStateView, CoinView, HistoryView, MoneyKind, SweepView};
 pub use server::{PipeStream, Request, ServeError, Server, serve};
 pub use transaction::{InputView, OutputView, TransactionView};
 pub use view::{
@@ -26,7 +28,7 @@ pub use view::{
 };
 
 // The words the commands and views are made of, so that programs need no other crate of ours.
-pub use crate::wallet::{HistoryEntry, Kind, Status};
+pub use crate::wallet::Status;
 pub use xennet_identity::Role;
 pub use xennet_lease::{LedgerEntry, LedgerKind, Totals};
 pub use xennet_meter::Figures;

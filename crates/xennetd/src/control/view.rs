@@ -137,6 +137,13 @@ pub struct PaymentView {
     pub replaces: Option<String>,
     /// The transaction that it is the child of and pays for.
     pub lifts: Option<String>,
+    /// What that one and the unconfirmed ones it rests on pay already, satoshi; none if it is no child, or that is not known: then the
+    /// child pays for all of them.
+    #[serde(default)]
+    pub lifted_fee_sat: Option<u64>,
+    /// What child and parents pay together, satoshi per 1,000 virtual bytes.
+    #[serde(default)]
+    pub together_sat_per_kvb: Option<u64>,
     /// Whether it is on its way; if not, nothing was sent.
     pub sent: bool,
 }

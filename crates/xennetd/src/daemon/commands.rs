@@ -7,7 +7,8 @@ use xennet_lease::{CloseReason, Input};
 use xennet_task::LeaseId;
 
 use super::happening::Answer;
-use super::wallet::Wish;
+use super::sweep::SweepWish;
+use super::wallet::{BumpWish, Wish};
 use super::{Daemon, machine, views};
 use crate::control::{AddressView, Command, Failure, FailureKind, GUEST_SSH, PipeStream, Reply, Request};
 
@@ -27,10 +28,16 @@ impl Daemon {
             Command::WalletBalance {} => return self.answer_with_balance_only(answer),
             Command::WalletAddress {} => return self.answer_with_address(answer),
             Command::WalletHistory {} => return self.history(answer),
-            Command::WalletSend { address, amount_sat, feerate_sat_per_kvb, max_fee_sat, dry_run } => {
-                return self.send_money(Wish { address, amount_sat, feerate_sat_per_kvb, max_fee_sat, dry_run }, answer);
+            Command::WalletSend { address, amount_sat, feerate_sat_per_kvb, max_fee_sat, dry_run, coins } => {
+                return self.send_money(Wish { address, amount_sat, feerate_sat_per_kvb, max_fee_sat, dry_run, coins }, answer);
             }
-            Command::WalletBump { txid, feerate_sat_per_kvb, dry_run } => return self.bump(&txid, feerate_sat_per_kvb, dry_run, answer),
+            Command::WalletCoins {} => return self.coins(answer),
+            Command::WalletSweep { feerate_sat_per_kvb, max_fee_sat, blocks, dry_run } => {
+                return self.sweep(SweepWish { feerate_sat_per_kvb, max_fee_sat, blocks, dry_run }, answer);
+            }
+            Command::WalletBump { txid, feerate_sat_per_kvb, max_fee_sat, dry_run } => {
+                return self.bump(&txid, BumpWish { feerate_sat_per_kvb, max_fee_sat, dry_run }, answer);
+            }
             Command::Publish { task_toml, max_fee_sat } => return self.publish(&task_toml, max_fee_sat, answer),
             Command::Quote { task_toml } => return self.quote(&task_toml, answer),
             Command::Cancel { task } => return self.cancel(task, answer),

@@ -192,6 +192,7 @@ fn changes_something(command: &Command) -> bool {
         | Command::IdentityShow {}
         | Command::WalletBalance {}
         | Command::WalletHistory {}
+        | Command::WalletCoins {}
         | Command::Quote { .. }
         | Command::Tasks {}
         | Command::Leases {}
@@ -203,6 +204,7 @@ fn changes_something(command: &Command) -> bool {
         | Command::WalletAddress {}
         | Command::WalletSend { .. }
         | Command::WalletBump { .. }
+        | Command::WalletSweep { .. }
         | Command::Publish { .. }
         | Command::Cancel { .. }
         | Command::Rent { .. }

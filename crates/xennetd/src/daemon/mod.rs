@@ -13,6 +13,7 @@
 mod actions;
 mod announce;
 mod book;
+mod coins;
 mod commands;
 mod disk;
 mod fund;
@@ -25,6 +26,7 @@ mod publisher;
 mod shared;
 mod sought;
 mod step;
+mod sweep;
 mod transaction;
 mod tunnels;
 mod views;

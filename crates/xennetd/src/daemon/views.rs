@@ -31,10 +31,13 @@ pub fn stage_of(lease: &Lease) -> LeaseStage {
 
 /// Why a lease ends or has ended.
 pub fn reasons_of(lease: &Lease) -> Vec<String> {
+    let waits = "it came out of a backup, and nothing is signed before the other side has said what was signed since";
     match &lease.stage {
+        Stage::Closing { reason } if lease.awaits_the_other_side() => vec![reason.to_string(), waits.to_owned()],
         Stage::Closing { reason } => vec![reason.to_string()],
         Stage::Ended { reason: EndReason::MachineRefused(reasons) | EndReason::ProposalRefused(reasons) } => reasons.clone(),
         Stage::Ended { reason } => vec![reason.to_string()],
+        _ if lease.awaits_the_other_side() => vec![waits.to_owned()],
         _ => Vec::new(),
     }
 }

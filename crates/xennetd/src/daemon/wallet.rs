@@ -1,9 +1,9 @@
-//! Payments, their history, and making one that waits too long worth a miner's while.
+//! Payments, and making one that waits too long worth a miner's while.
 
 use std::sync::Arc;
 
-use bitcoin::{ScriptBuf, Transaction, Txid};
-use xennet_chain::{Bump, ChainError, Sum, WalletError, parse_address};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
+use xennet_chain::{Bump, ChainError, Family, Sum, WalletError, parse_address};
 
 use super::happening::Answer;
 use super::{Daemon, Shared};
@@ -22,22 +22,25 @@ pub struct Wish {
     pub max_fee_sat: Option<u64>,
     /// Nothing is sent.
     pub dry_run: bool,
+    /// Each `TXID:VOUT`; empty: whatever can be spent.
+    pub coins: Vec<String>,
+}
+
+/// A raised fee as it was asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct BumpWish {
+    /// `None`: what the chain estimates, and half as much again as was paid.
+    pub feerate_sat_per_kvb: Option<u64>,
+    /// The most for the miner, satoshi.
+    pub max_fee_sat: Option<u64>,
+    /// Nothing is sent.
+    pub dry_run: bool,
 }
 
 /// A replacement must pay more; by so much it does, if nobody says how much. Hundredths.
 const BUMP_PERCENT: u64 = 150;
 
 impl Daemon {
-    pub(super) fn history(&self, answer: Answer) {
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            if let Err(error) = shared.wallet.sync(&shared.chain).await {
-                tracing::warn!(%error, "the history is that of the last time the chain was there");
-            }
-            let _ = answer.send(Ok(Reply::History(shared.wallet.history())));
-        });
-    }
-
     pub(super) fn send_money(&self, wish: Wish, answer: Answer) {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
@@ -45,8 +48,8 @@ impl Daemon {
         });
     }
 
-    /// What others wait for by its txid gets a child, any other payment another one in its place.
-    pub(super) fn bump(&self, txid: &str, feerate_sat_per_kvb: Option<u64>, dry_run: bool, answer: Answer) {
+    /// What others made or wait for by its txid gets a child, any other payment another one in its place.
+    pub(super) fn bump(&self, txid: &str, wish: BumpWish, answer: Answer) {
         let txid: Txid = match txid.parse() {
             Ok(txid) => txid,
             Err(_) => {
@@ -63,8 +66,7 @@ impl Daemon {
         });
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            let _ =
-                answer.send(shared.bump(txid, waited_for, feerate_sat_per_kvb, dry_run).await.map(|view| Reply::Payment(Box::new(view))));
+            let _ = answer.send(shared.bump(txid, waited_for, wish).await.map(|view| Reply::Payment(Box::new(view))));
         });
     }
 }
@@ -74,20 +76,17 @@ impl Shared {
         let remedy = "nothing was sent";
         let address = parse_address(&wish.address, self.chain.network())
             .map_err(|why| Failure::new(FailureKind::BadInput, why.to_string(), remedy))?;
+        let coins = wish.coins.iter().map(|coin| coin_of(coin)).collect::<Result<Vec<_>, _>>()?;
         let feerate = self.agreed_feerate(wish.feerate_sat_per_kvb).await?;
         self.wallet.sync(&self.chain).await.map_err(refused)?;
         let sum = wish.amount_sat.map_or(Sum::All, Sum::Sat);
-        let tx = self.wallet.pay(address.script_pubkey(), sum, feerate).map_err(refused)?;
+        let tx = self.wallet.pay_from(&coins, address.script_pubkey(), sum, feerate).map_err(refused)?;
         let view = self.payment_view(&tx, &address.script_pubkey(), Some(address.to_string()), None);
-        if let Some(at_most) = wish.max_fee_sat.filter(|at_most| view.fee_sat > *at_most) {
-            self.wallet.release(&tx.compute_txid());
-            let text = format!("the fee is {} sat now, and at most {at_most} sat were agreed to", view.fee_sat);
-            return Err(Failure::new(FailureKind::Conflict, text, "nothing was sent; agree to more, or wait until fees fall"));
-        }
+        self.check_agreed(&tx, view.fee_sat, wish.max_fee_sat)?;
         self.send_out(tx, view, wish.dry_run).await
     }
 
-    async fn bump(&self, txid: Txid, waited_for: bool, feerate: Option<u64>, dry_run: bool) -> Result<PaymentView, Failure> {
+    async fn bump(&self, txid: Txid, waited_for: bool, wish: BumpWish) -> Result<PaymentView, Failure> {
         self.wallet.sync(&self.chain).await.map_err(refused)?;
         let Some((old, waits)) = self.wallet.known(&txid) else {
             return Err(Failure::not_found(format!("transaction {txid} in this wallet"), "`xennet wallet history` lists them"));
@@ -96,20 +95,51 @@ impl Shared {
             let text = format!("{txid} is in a block already");
             return Err(Failure::new(FailureKind::Conflict, text, "it needs no higher fee"));
         }
-        let paid = self.wallet.fee_of(&old).unwrap_or(0).saturating_mul(1_000) / (old.vsize() as u64).max(1);
-        let feerate = match feerate {
+        let how = if waited_for || xennet_chain::payload_of(&old).is_some() || !old.is_explicitly_rbf() || !self.wallet.is_own(&old) {
+            Bump::Child
+        } else {
+            Bump::Replace
+        };
+        let family = match how {
+            Bump::Child => self.chain.family(&old).await.map_err(|why| {
+                Failure::new(FailureKind::Unavailable, format!("the chain does not say what {txid} pays: {why}"), "nothing was sent")
+            })?,
+            Bump::Replace => None,
+        };
+        let alone = self.wallet.fee_of(&old).map(|fee_sat| Family { fee_sat, vbytes: old.vsize() as u64 });
+        let known = family.or(alone);
+        let paid = known.map_or(0, |known| known.fee_sat.saturating_mul(1_000) / known.vbytes.max(1));
+        let feerate = match wish.feerate_sat_per_kvb {
             Some(feerate) => self.agreed_feerate(Some(feerate)).await?,
             None => self.agreed_feerate(None).await?.max(paid.saturating_mul(BUMP_PERCENT) / 100),
         };
-        let how = if waited_for || xennet_chain::payload_of(&old).is_some() { Bump::Child } else { Bump::Replace };
-        let tx = self.wallet.bump(txid, feerate, how).map_err(refused)?;
+        let tx = match how {
+            Bump::Child => self.wallet.lift(txid, feerate, known),
+            Bump::Replace => self.wallet.bump(txid, feerate, how),
+        };
+        let tx = tx.map_err(refused)?;
         let to = tx.output.first().map(|output| output.script_pubkey.clone()).unwrap_or_default();
-        let view = self.payment_view(&tx, &to, None, Some((txid, how)));
-        self.send_out(tx, view, dry_run).await
+        let mut view = self.payment_view(&tx, &to, None, Some((txid, how)));
+        if how == Bump::Child {
+            let (fee_sat, vbytes) = known.map_or((0, old.vsize() as u64), |known| (known.fee_sat, known.vbytes));
+            view.lifted_fee_sat = known.map(|known| known.fee_sat);
+            let together = (view.fee_sat.saturating_add(fee_sat)).saturating_mul(1_000) / view.vbytes.saturating_add(vbytes).max(1);
+            view.together_sat_per_kvb = Some(together);
+        }
+        self.check_agreed(&tx, view.fee_sat, wish.max_fee_sat)?;
+        self.send_out(tx, view, wish.dry_run).await
+    }
+
+    /// That the fee is no more than was agreed to.
+    pub(super) fn check_agreed(&self, tx: &Transaction, fee_sat: u64, max_fee_sat: Option<u64>) -> Result<(), Failure> {
+        let Some(at_most) = max_fee_sat.filter(|at_most| fee_sat > *at_most) else { return Ok(()) };
+        self.wallet.release(&tx.compute_txid());
+        let text = format!("the fee is {fee_sat} sat now, and at most {at_most} sat were agreed to");
+        Err(Failure::new(FailureKind::Conflict, text, "nothing was sent; agree to more, or wait until fees fall"))
     }
 
     /// What somebody asks for, within what the user allows; else the chain's estimate.
-    async fn agreed_feerate(&self, wished: Option<u64>) -> Result<u64, Failure> {
+    pub(super) async fn agreed_feerate(&self, wished: Option<u64>) -> Result<u64, Failure> {
         let at_most = self.config.wallet.max_feerate_sat_per_kvb;
         match wished {
             Some(feerate) if feerate > at_most => Err(Failure::new(
@@ -128,23 +158,29 @@ impl Shared {
             self.wallet.release(&txid);
             return Ok(view);
         }
-        match self.chain.broadcast(&tx).await {
-            Ok(_) => {}
+        self.broadcast_for_user(&tx).await?;
+        self.wallet.sent(&tx).map_err(refused)?;
+        view.sent = true;
+        Ok(view)
+    }
+
+    /// Sends what a user has asked for.
+    pub(super) async fn broadcast_for_user(&self, tx: &Transaction) -> Result<(), Failure> {
+        let txid = tx.compute_txid();
+        match self.chain.broadcast(tx).await {
+            Ok(_) => Ok(()),
             Err(ChainError::Refused { why, .. }) => {
                 self.wallet.release(&txid);
                 let text = format!("the chain does not take the transaction: {why}");
-                return Err(Failure::new(FailureKind::Conflict, text, "nothing was sent"));
+                Err(Failure::new(FailureKind::Conflict, text, "nothing was sent"))
             }
             // The answer is missing, not the transaction: its coins stay spoken for, so that no second one pays the same again.
             Err(why) => {
                 let text = format!("whether {txid} is on its way is not known: {why}");
                 let remedy = "look at `xennet wallet history` before sending again; after a restart of the daemon its coins are free";
-                return Err(Failure::new(FailureKind::Unavailable, text, remedy));
+                Err(Failure::new(FailureKind::Unavailable, text, remedy))
             }
         }
-        self.wallet.sent(&tx).map_err(refused)?;
-        view.sent = true;
-        Ok(view)
     }
 
     fn payment_view(&self, tx: &Transaction, to: &ScriptBuf, address: Option<String>, bumped: Option<(Txid, Bump)>) -> PaymentView {
@@ -160,15 +196,25 @@ impl Shared {
             feerate_sat_per_kvb: fee_sat.saturating_mul(1_000) / vbytes.max(1),
             replaces: bumped.filter(|(_, how)| *how == Bump::Replace).map(|(txid, _)| txid.to_string()),
             lifts: bumped.filter(|(_, how)| *how == Bump::Child).map(|(txid, _)| txid.to_string()),
+            lifted_fee_sat: None,
+            together_sat_per_kvb: None,
             sent: false,
         }
     }
 }
 
-fn refused(why: WalletError) -> Failure {
+/// A coin that somebody named.
+fn coin_of(text: &str) -> Result<OutPoint, Failure> {
+    text.parse().map_err(|why| {
+        let text = format!("`{text}` names no coin ({why})");
+        Failure::new(FailureKind::BadInput, text, "write TXID:VOUT as `xennet wallet coins` shows it; nothing was sent")
+    })
+}
+
+pub(super) fn refused(why: WalletError) -> Failure {
     let kind = match &why {
         WalletError::Short { .. } => FailureKind::NotEnoughMoney,
-        WalletError::Dust { .. } | WalletError::OutOfRange { .. } => FailureKind::BadInput,
+        WalletError::Dust { .. } | WalletError::OutOfRange { .. } | WalletError::Coin { .. } => FailureKind::BadInput,
         WalletError::Build(_) => FailureKind::Conflict,
         WalletError::Chain(_) | WalletError::Restless { .. } => FailureKind::Unavailable,
         _ => FailureKind::Internal,

@@ -7,7 +7,7 @@ use clap::Parser;
 use tempfile::tempdir;
 use xennet_identity::Role;
 use xennetd::config::{Config, ConfigArgs, PASSPHRASE_VARIABLE};
-use xennetd::control::{Command, FailureKind, Kind, PaymentView, Reply};
+use xennetd::control::{Command, FailureKind, MoneyKind, PaymentView, Reply};
 use xennetd::wallet::{self, Birthday, Passphrase, Words};
 
 use crate::daemon::Daemon;
@@ -27,7 +27,14 @@ fn file(dir: &Path, name: &str, text: &str) -> String {
 }
 
 fn send(address: &str, amount_sat: Option<u64>, feerate: Option<u64>, dry_run: bool) -> Command {
-    Command::WalletSend { address: address.to_owned(), amount_sat, feerate_sat_per_kvb: feerate, max_fee_sat: None, dry_run }
+    Command::WalletSend {
+        address: address.to_owned(),
+        amount_sat,
+        feerate_sat_per_kvb: feerate,
+        max_fee_sat: None,
+        dry_run,
+        coins: Vec::new(),
+    }
 }
 
 async fn paid(daemon: &Daemon, command: Command) -> PaymentView {
@@ -64,10 +71,10 @@ async fn an_encrypted_wallet_opens_with_its_passphrase_pays_and_says_what_it_did
     assert_eq!(daemon.coins_sat().await, have_sat - 50_000 - sent.fee_sat);
     let Reply::History(history) = daemon.ask(Command::WalletHistory {}).await else { panic!("no history") };
     let last = history.iter().find(|entry| entry.txid.to_string() == sent.txid).unwrap();
-    assert_eq!((last.kind, last.fee_sat), (Kind::Send, Some(sent.fee_sat)));
+    assert_eq!((last.kind, last.fee_sat), (MoneyKind::Payment, Some(sent.fee_sat)));
 
     // The chain mines what waits each second, so it may be in a block already.
-    let bump = Command::WalletBump { txid: sent.txid.clone(), feerate_sat_per_kvb: Some(9_000), dry_run: false };
+    let bump = Command::WalletBump { txid: sent.txid.clone(), feerate_sat_per_kvb: Some(9_000), max_fee_sat: None, dry_run: false };
     match daemon.client.command(&bump).await {
         Ok(Reply::Payment(view)) => assert_eq!(view.replaces, Some(sent.txid)),
         other => assert!(format!("{other:?}").contains("in a block"), "{other:?}"),
@@ -90,12 +97,12 @@ async fn what_cannot_be_sent_is_named_and_nothing_changes() {
         (send(to, Some(have_sat), None, false), FailureKind::NotEnoughMoney, "sat are missing"),
         (send(to, Some(50_000), Some(51_000), false), FailureKind::BadInput, "51 sat/vB are more than the 50 that are allowed"),
         (
-            Command::WalletBump { txid: "00".repeat(32), feerate_sat_per_kvb: None, dry_run: false },
+            Command::WalletBump { txid: "00".repeat(32), feerate_sat_per_kvb: None, max_fee_sat: None, dry_run: false },
             FailureKind::NotFound,
             "there is no transaction",
         ),
         (
-            Command::WalletBump { txid: "x".into(), feerate_sat_per_kvb: None, dry_run: false },
+            Command::WalletBump { txid: "x".into(), feerate_sat_per_kvb: None, max_fee_sat: None, dry_run: false },
             FailureKind::BadInput,
             "is no transaction id",
         ),
