@@ -24,6 +24,7 @@ const CRATES: &[(&str, Layer)] = &[
     ("xennet-tunnel", Layer::Hands),
     ("xennet-vm", Layer::Hands),
     ("xennet-chain", Layer::Hands),
+    ("xennet-gateway", Layer::Hands),
     ("xennetd", Layer::Daemon),
     ("xennet", Layer::App),
     ("xennet-qt", Layer::App),
