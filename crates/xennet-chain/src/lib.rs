@@ -20,6 +20,7 @@ mod secret;
 mod source;
 mod wallet;
 mod watch;
+mod wishes;
 
 pub use address::{AddressError, parse_address};
 pub use announcement::{

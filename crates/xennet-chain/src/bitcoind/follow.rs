@@ -8,8 +8,8 @@ use bitcoin::{BlockHash, ScriptBuf, Txid};
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::Shared;
 use super::pool::MAX_POOL;
-use super::{Shared, Wish};
 use crate::source::BlockAt;
 use crate::watch::Watcher;
 use crate::{ChainError, ChainEvent};
@@ -61,7 +61,7 @@ struct Follower {
 
 impl Follower {
     async fn look(&mut self) -> Result<(), ChainError> {
-        self.hear_wishes();
+        self.shared.wishes.grant(&mut self.watcher, &mut self.fresh);
         let best: BlockHash = self.shared.best().await?;
         if !self.begun || self.watcher.tip().map(|(_, hash)| hash) != Some(best) {
             self.advance().await?;
@@ -167,22 +167,6 @@ impl Follower {
         self.tell(events).await;
         self.pool = Some((state, Instant::now()));
         Ok(())
-    }
-
-    fn hear_wishes(&mut self) {
-        let wishes = std::mem::take(&mut *self.shared.wishes.lock().unwrap_or_else(PoisonError::into_inner));
-        for wish in wishes {
-            match wish {
-                Wish::Watch(script) => {
-                    self.watcher.watch(script.clone());
-                    self.fresh.push(script);
-                }
-                Wish::Unwatch(script) => {
-                    self.watcher.unwatch(&script);
-                    self.fresh.retain(|waiting| *waiting != script);
-                }
-            }
-        }
     }
 
     /// Nothing here rests on the clock, but a user whose clock is wrong should hear of it.

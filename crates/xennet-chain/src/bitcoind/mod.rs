@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc};
 
 use self::pool::Pool;
 use self::rpc::Rpc;
+use crate::wishes::{Wish, Wishes};
 use crate::{ChainError, ChainEvent};
 
 /// How far back scripts are looked for without an index of block filters: a week. A channel's refund unlocks a day after its
@@ -38,19 +39,12 @@ pub enum BitcoindAuth {
     },
 }
 
-/// Scripts to be watched or not to be watched any more.
-#[derive(Debug)]
-enum Wish {
-    Watch(ScriptBuf),
-    Unwatch(ScriptBuf),
-}
-
 /// What the follower and those who ask share.
 struct Shared {
     rpc: Rpc,
     network: Network,
     pool: Mutex<Pool>,
-    wishes: Mutex<Vec<Wish>>,
+    wishes: Wishes,
     /// Something to do before the next tick.
     stir: Notify,
 }
@@ -76,7 +70,7 @@ impl Bitcoind {
             let what = format!("bitcoind at {url}");
             return Err(ChainError::WrongNetwork { what, expected: expected.to_owned(), found: chain });
         }
-        let shared = Arc::new(Shared { rpc, network, pool: Mutex::default(), wishes: Mutex::default(), stir: Notify::new() });
+        let shared = Arc::new(Shared { rpc, network, pool: Mutex::default(), wishes: Wishes::default(), stir: Notify::new() });
         let follower = tokio::spawn(follow::follow(shared.clone(), events));
         Ok(Bitcoind { shared, follower: Mutex::new(Some(follower)) })
     }
@@ -98,7 +92,7 @@ impl Bitcoind {
     }
 
     fn wish(&self, wish: Wish) {
-        self.shared.wishes.lock().unwrap_or_else(PoisonError::into_inner).push(wish);
+        self.shared.wishes.add(wish);
         self.shared.stir.notify_one();
     }
 

@@ -1,7 +1,7 @@
 //! Follows the chain from wherever we are, and tells the daemon what happens.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bitcoin::ScriptBuf;
 use tokio::net::UnixStream;
@@ -10,10 +10,11 @@ use tokio::sync::mpsc;
 
 use super::host::Ending;
 use super::wire::{self, Ask, Fact, History, MAX_SAID, Said, Since, Told};
-use super::{Failed, RETRY, Shared, Wish};
+use super::{Failed, RETRY, Shared};
 use crate::ChainEvent;
 use crate::error::Fault;
 use crate::watch::Watcher;
+use crate::wishes::Wish;
 
 /// Frames read ahead.
 const AHEAD: usize = 16;
@@ -170,8 +171,7 @@ impl Follower {
     }
 
     fn hear_wishes(&mut self, shared: &Shared, to_ask: &mut VecDeque<(ScriptBuf, u32)>) {
-        let wishes = std::mem::take(&mut *shared.wishes.lock().unwrap_or_else(PoisonError::into_inner));
-        for wish in wishes {
+        for wish in shared.wishes.take() {
             match wish {
                 Wish::Watch(script) => {
                     self.watcher.watch(script.clone());

@@ -41,6 +41,7 @@ use tokio::sync::{Notify, mpsc};
 use self::host::{Ending, Host};
 use self::place::Place;
 use self::wire::{Ask, MAX_ASK, MAX_SAID, PROTOCOL, Said, Told};
+use crate::wishes::{Wish, Wishes};
 use crate::{ChainError, ChainEvent};
 
 /// How long opening and requests wait for a host before they fail. A start takes a tenth of a second.
@@ -52,13 +53,6 @@ const RETRY: Duration = Duration::from_millis(20);
 /// Between two looks whether the directory has become free, if nobody asks for it.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Scripts to be watched or not to be watched any more.
-#[derive(Debug)]
-enum Wish {
-    Watch(ScriptBuf),
-    Unwatch(ScriptBuf),
-}
-
 /// What the tasks of one [`Embedded`] share.
 struct Shared {
     place: Place,
@@ -68,7 +62,7 @@ struct Shared {
     missed: Notify,
     /// Why this process could not host, for error messages.
     trouble: Mutex<Option<String>>,
-    wishes: Mutex<Vec<Wish>>,
+    wishes: Wishes,
     wished: Notify,
 }
 
@@ -96,7 +90,7 @@ impl Embedded {
             host: tokio::sync::Mutex::new(None),
             missed: Notify::new(),
             trouble: Mutex::new(None),
-            wishes: Mutex::new(Vec::new()),
+            wishes: Wishes::default(),
             wished: Notify::new(),
         });
         let begun = Instant::now();
@@ -168,7 +162,7 @@ impl Embedded {
     }
 
     fn wish(&self, wish: Wish) {
-        self.shared.wishes.lock().unwrap_or_else(PoisonError::into_inner).push(wish);
+        self.shared.wishes.add(wish);
         self.shared.wished.notify_one();
     }
 }

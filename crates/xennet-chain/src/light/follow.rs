@@ -8,7 +8,7 @@ use bip157::{Builder, Client, Event, HashCheckpoint, IndexedFilter, Node, Reques
 use bitcoin::{Network, ScriptBuf};
 use tokio::sync::mpsc;
 
-use super::{Shared, Wish, filter};
+use super::{Shared, filter};
 use crate::source::BlockAt;
 use crate::watch::Watcher;
 use crate::{ChainError, ChainEvent, markers_around};
@@ -228,7 +228,7 @@ impl Follower {
 
     /// What has to be done without anything coming from peers.
     async fn look(&mut self, requester: &Requester) -> Result<(), ChainError> {
-        self.hear_wishes();
+        self.shared.wishes.grant(&mut self.watcher, &mut self.fresh);
         if self.lonely.is_some_and(|since| since.elapsed() > LONELY) {
             self.lose(self.shared.away("no peer is connected")).await;
         }
@@ -339,22 +339,6 @@ impl Follower {
         let waiting = self.shared.view().waiting();
         let events = self.watcher.mempool_is(&waiting);
         self.tell(events).await;
-    }
-
-    fn hear_wishes(&mut self) {
-        let wishes = std::mem::take(&mut *self.shared.wishes.lock().unwrap_or_else(PoisonError::into_inner));
-        for wish in wishes {
-            match wish {
-                Wish::Watch(script) => {
-                    self.watcher.watch(script.clone());
-                    self.fresh.push(script);
-                }
-                Wish::Unwatch(script) => {
-                    self.watcher.unwatch(&script);
-                    self.fresh.retain(|waiting| *waiting != script);
-                }
-            }
-        }
     }
 
     fn warned(&mut self, warning: Option<Warning>) {

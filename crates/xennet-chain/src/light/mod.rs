@@ -24,6 +24,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use self::store::Store;
 use self::view::View;
+use crate::wishes::{Wish, Wishes};
 use crate::{ChainError, ChainEvent};
 
 /// How long a new client waits for anything from any peer before it gives up.
@@ -47,19 +48,12 @@ pub(crate) struct Settings {
     pub(crate) peers: Vec<SocketAddr>,
 }
 
-/// Scripts to be watched or not to be watched any more.
-#[derive(Debug)]
-enum Wish {
-    Watch(ScriptBuf),
-    Unwatch(ScriptBuf),
-}
-
 /// What the follower and those who ask share.
 struct Shared {
     settings: Settings,
     view: Mutex<View>,
     store: Mutex<Store>,
-    wishes: Mutex<Vec<Wish>>,
+    wishes: Wishes,
     /// Who speaks with the peers, while anybody does.
     requester: Mutex<Option<Requester>>,
     /// Something to do before the next tick.
@@ -92,7 +86,7 @@ impl Light {
             settings,
             view: Mutex::new(view),
             store: Mutex::new(store),
-            wishes: Mutex::default(),
+            wishes: Wishes::default(),
             requester: Mutex::default(),
             stir: Notify::new(),
             progress: watch::Sender::new(0),
@@ -130,7 +124,7 @@ impl Light {
     }
 
     fn wish(&self, wish: Wish) {
-        self.shared.wishes.lock().unwrap_or_else(PoisonError::into_inner).push(wish);
+        self.shared.wishes.add(wish);
         self.shared.stir.notify_one();
     }
 }
