@@ -1,10 +1,10 @@
 //! The money side of a live lease: channel, meter, and what follows from both.
 
-use bitcoin::{OutPoint, Transaction, Txid};
 use serde::{Deserialize, Serialize};
 use xennet_meter::{Meter, MeterError, Size, interval_price, owed};
-use xennet_rama::{ChannelTerms, NodeChannel, PublisherChannel, Spend};
 use xennet_task::{Msat, PayoutInterval, Proposal, Usage};
+
+use crate::Channel;
 
 /// Why a live lease ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -42,29 +42,15 @@ pub enum CloseReason {
     ChannelClosed,
 }
 
-/// A side's end of the channel.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Purse {
-    /// Signs.
-    Publisher(PublisherChannel),
-    /// Holds the best signature.
-    Node(NodeChannel),
-}
-
 /// All that is counted in one lease.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Account {
-    /// The channel's terms.
-    pub terms: ChannelTerms,
-    /// The own end of the channel.
-    pub purse: Purse,
-    /// The funding transaction, once known.
-    pub funding: Option<Transaction>,
-    /// The channel's output.
-    pub outpoint: Option<OutPoint>,
-    /// The block the funding is in.
-    pub funded_height: Option<u32>,
+    /// The channel that is paid on.
+    #[serde(flatten)]
+    pub channel: Channel,
+    /// What was earned on earlier channels of the lease, satoshi.
+    #[serde(default)]
+    pub carried_sat: u64,
     /// The own meter.
     pub meter: Meter,
     /// Counts payments.
@@ -80,22 +66,6 @@ pub struct Account {
     /// thousandths of a satoshi.
     #[serde(default)]
     pub recalled_msat: u64,
-    /// Blocks since this process began in which the transaction that settled the lease has not been seen again; `None`: it was.
-    #[serde(default)]
-    pub unseen_blocks: Option<u32>,
-    /// The transaction that ends the channel, as far as seen.
-    pub ending: Option<Ending>,
-}
-
-/// A transaction that ends the channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ending {
-    /// Its id.
-    pub txid: Txid,
-    /// How it ends the channel, and every satoshi of it.
-    pub how: Spend,
-    /// The block it is in; `None`: it waits in the mempool.
-    pub height: Option<u32>,
 }
 
 /// What was agreed, as the account needs it.
@@ -132,44 +102,53 @@ impl Price<'_> {
 }
 
 impl Account {
-    pub(crate) fn new(terms: ChannelTerms, purse: Purse, size: Size, now_ms: u64) -> Self {
+    pub(crate) fn new(channel: Channel, size: Size, now_ms: u64) -> Self {
         Self {
-            terms,
-            purse,
-            funding: None,
-            outpoint: None,
-            funded_height: None,
+            channel,
+            carried_sat: 0,
             meter: Meter::new(size),
             payments: 0,
             last_payment_ms: now_ms,
             acked_total_sat: 0,
             granted_msat: 0,
             recalled_msat: 0,
-            unseen_blocks: None,
-            ending: None,
         }
     }
 
     /// The total that this usage calls for: reserve, what was used, and what is to be paid ahead.
     pub(crate) fn due_sat(&self, price: &Price<'_>, usage: &Usage, ahead: Msat) -> Result<u64, MeterError> {
         let used = price.owed(usage)?;
-        let msat = used.0.saturating_add(self.granted_msat).saturating_add(ahead.0);
-        Ok(self.terms.total_for(msat / 1000))
+        let msat = used.0.saturating_add(self.granted_msat).saturating_add(ahead.0).saturating_sub(self.carried_msat());
+        Ok(self.channel.terms.total_for(msat / 1000))
+    }
+
+    /// What was used beyond what earlier channels paid for, thousandths of a satoshi.
+    pub(crate) fn used_msat(&self, price: &Price<'_>) -> Result<u64, MeterError> {
+        Ok(price.owed(&self.meter.usage())?.0.saturating_sub(self.carried_msat()))
+    }
+
+    fn carried_msat(&self) -> u64 {
+        self.carried_sat.saturating_mul(1000)
+    }
+
+    /// The next channel takes over; the one that was paid on so far comes back.
+    pub(crate) fn take_over(&mut self, next: Channel) -> Channel {
+        let earned_sat = self.channel.terms.earned_of(self.channel.total_sat());
+        self.carried_sat = self.carried_sat.saturating_add(earned_sat);
+        self.acked_total_sat = 0;
+        std::mem::replace(&mut self.channel, next)
     }
 
     /// What was used beyond what was paid for, thousandths of a satoshi.
     pub(crate) fn exposure_msat(&self, price: &Price<'_>) -> Result<u64, MeterError> {
-        let used = price.owed(&self.meter.usage())?.0;
-        let paid = self.terms.earned_of(self.total_sat()).saturating_mul(1000);
+        let used = self.used_msat(price)?;
+        let paid = self.channel.terms.earned_of(self.total_sat()).saturating_mul(1000);
         Ok(used.saturating_sub(paid))
     }
 
-    /// The highest total signed (publisher) or held (node), satoshi.
+    /// The highest total signed (publisher) or held (node) on the present channel, satoshi.
     pub fn total_sat(&self) -> u64 {
-        match &self.purse {
-            Purse::Publisher(channel) => channel.signed_total_sat(),
-            Purse::Node(channel) => channel.total_sat(),
-        }
+        self.channel.total_sat()
     }
 
     pub(crate) fn add_traffic(&mut self, bytes: u64) {

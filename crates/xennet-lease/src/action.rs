@@ -43,6 +43,8 @@ pub enum Action {
     Broadcast(Transaction),
     /// Answer with [`crate::Input::Destination`].
     AskDestination,
+    /// Answer with [`crate::Input::FreshKey`].
+    AskKey,
     /// Write a line of the ledger.
     Record(LedgerEntry),
 }
@@ -85,6 +87,10 @@ pub enum LedgerKind {
     Agreed,
     /// The channel was funded.
     Funded,
+    /// A further channel was funded: the agreed time is longer.
+    Renewed,
+    /// A renewal came to nothing; the lease goes on as agreed.
+    NotRenewed,
     /// A payment was signed (publisher) or accepted (node).
     Paid,
     /// A payment was late: the guest stands still.

@@ -9,6 +9,7 @@ use crate::{Action, CloseReason, Lease, LedgerKind, Message, Purse, Stage};
 pub struct Theirs {
     pub usage: Usage,
     pub restarted: bool,
+    pub channel: u32,
     pub total_sat: u64,
     pub best: Option<Update>,
 }
@@ -30,20 +31,30 @@ impl Lease {
     /// A node that holds more than this store knows of: the store was put back from an old copy. What the node proves is taken
     /// over; without a proof nothing is signed any more, for it would be signed a second time.
     fn recall(&mut self, now_ms: u64, theirs: &Theirs, out: &mut Vec<Action>) -> Result<(), String> {
-        let Theirs { total_sat, best, .. } = *theirs;
+        let Theirs { channel, total_sat, best, .. } = *theirs;
         let Some(account) = &mut self.account else { return Ok(()) };
+        let present = account.channel.number;
+        if channel > present {
+            return Err(format!(
+                "the node is paid on channel {channel}, and this store knows of channel {present} only: it was put back from a copy made before the lease was renewed; settle"
+            ));
+        }
+        if channel < present {
+            // What it holds there was signed here, and what it lacks is said again.
+            return Ok(());
+        }
         let known_sat = account.total_sat();
         if total_sat <= known_sat {
             return Ok(());
         }
-        let Purse::Publisher(channel) = &mut account.purse else { return Ok(()) };
+        let Purse::Publisher(channel) = &mut account.channel.purse else { return Ok(()) };
         let Some(update) = best.filter(|update| update.total_sat == total_sat) else {
             return Err(format!(
                 "the node says it holds a payment of {total_sat} sat and does not show it, but the most this store knows of is {known_sat} sat; settle"
             ));
         };
         channel.recall(&update).map_err(|error| error.to_string())?;
-        let forgotten_sat = account.terms.earned_of(total_sat).saturating_sub(account.terms.earned_of(known_sat));
+        let forgotten_sat = account.channel.terms.earned_of(total_sat).saturating_sub(account.channel.terms.earned_of(known_sat));
         account.recalled_msat = account.recalled_msat.saturating_add(forgotten_sat.saturating_mul(1000));
         account.payments = account.payments.max(1);
         self.revision += 1;
@@ -54,7 +65,9 @@ impl Lease {
 
     /// The other side is back: make up for what was lost in between.
     fn publisher_greeted(&mut self, now_ms: u64, theirs: &Theirs, out: &mut Vec<Action>) {
-        let their_total_sat = theirs.total_sat;
+        let present = self.account.as_ref().map_or(1, |account| account.channel.number);
+        // Of a channel that has not taken over there, nothing is held.
+        let their_total_sat = if theirs.channel == present { theirs.total_sat } else { 0 };
         self.restarted = false;
         self.grant_what_the_cut_hid(theirs);
         self.publisher_acknowledged(their_total_sat);
@@ -62,20 +75,22 @@ impl Lease {
         if self.stage != Stage::Live && !closing {
             return;
         }
+        self.say_renewal(theirs.channel, out);
         if let Some(account) = &self.account {
             if account.acked_total_sat == 0
-                && let (Some(funding), Some(outpoint)) = (&account.funding, account.outpoint)
+                && present == 1
+                && let (Some(funding), Some(outpoint)) = (&account.channel.funding, account.channel.outpoint)
             {
                 let transaction = bitcoin::consensus::encode::serialize_hex(funding);
                 out.push(Action::Send(Message::Funded { transaction, vout: outpoint.vout }));
             }
             if their_total_sat < account.total_sat()
-                && let Purse::Publisher(channel) = &account.purse
+                && let Purse::Publisher(channel) = &account.channel.purse
                 && let Some(update) = channel.last_update()
             {
                 // Totals are cumulative: saying the last one again makes up for any number of lost ones.
                 let usage = account.meter.usage();
-                out.push(Action::Send(Message::Pay { number: account.payments, usage, update }));
+                out.push(Action::Send(Message::Pay { number: account.payments, channel: present, usage, update }));
             }
         }
         let paused = self.publisher().is_some_and(|side| side.paused);

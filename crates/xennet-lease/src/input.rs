@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use xennet_meter::Figures;
 use xennet_task::Proposal;
 
-use crate::{CloseReason, Message};
+use crate::{CloseReason, Message, Secret};
 
 /// The machine a node put at a publisher's disposal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +74,17 @@ pub enum Input {
         /// Satoshi per 1000 virtual bytes.
         feerate_sat_per_kvb: u64,
     },
+    /// A key of the own wallet that was never used, as asked for with [`crate::Action::AskKey`].
+    FreshKey(Secret),
+    /// Publisher: the user wants more time.
+    Renew {
+        /// How much more, seconds.
+        adds_s: u64,
+        /// The most that may be locked for it, satoshi.
+        budget_sat: u64,
+        /// Whether the same is to be asked again and again, as far as the budget goes.
+        go_on: bool,
+    },
     /// The chain's best block.
     Tip(u32),
     /// A transaction that funds or spends the channel; `None`: it waits in the mempool.
@@ -83,8 +94,8 @@ pub enum Input {
         /// The block it is in.
         height: Option<u32>,
     },
-    /// All that the chain and the mempool held of the channel has been told, as asked for with [`crate::Action::Watch`].
-    PastTold,
+    /// All that the chain and the mempool held of this script has been told, as asked for with [`crate::Action::Watch`].
+    PastTold(ScriptBuf),
     /// A transaction left the best chain or the mempool.
     Gone(bitcoin::Txid),
     /// The user, or the daemon for the user, wants an end.

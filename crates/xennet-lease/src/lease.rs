@@ -1,13 +1,14 @@
 //! The lease itself: what both sides keep, and how it moves.
 
+use bitcoin::OutPoint;
 use serde::{Deserialize, Serialize};
 use xennet_meter::{Figures, Size};
-use xennet_rama::Spend;
 use xennet_task::{Acceptance, AnnouncementHash, LeaseId, Proposal, Task};
 
 use crate::account::Price;
 use crate::{
-    Account, Action, CloseReason, EndReason, Ending, Input, LedgerEntry, LedgerKind, Machine, Message, Purse, Restored, Side, Stage,
+    Account, Action, Channel, CloseReason, EndReason, Ending, Input, LedgerEntry, LedgerKind, Machine, Message, Purse, Renewal, Restored,
+    Side, Stage,
 };
 
 /// One lease, one side of it.
@@ -58,18 +59,44 @@ pub struct Lease {
     pub tip: u32,
     /// When the last input came, unix milliseconds.
     pub seen_ms: u64,
+    /// A renewal under way.
+    #[serde(default)]
+    pub next: Option<Renewal>,
+    /// Channels that are paid on no more and whose ends are not buried yet, oldest first.
+    #[serde(default)]
+    pub past: Vec<Channel>,
+    /// What came of the channels before those.
+    #[serde(default)]
+    pub closed: Closed,
+    /// What renewals added to the agreed time, seconds.
+    #[serde(default)]
+    pub added_s: u64,
+    /// Why the last renewal came to nothing, if it did.
+    #[serde(default)]
+    pub not_renewed: Option<String>,
     /// The own side's part.
     pub side: Side,
     /// Grows with every change worth persisting.
     pub revision: u64,
 }
 
+/// Channels whose ends nothing takes back any more, added up.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// What went over them, satoshi.
+    pub total_sat: u64,
+    /// The node's reserve for closing fees in that, satoshi.
+    pub close_reserve_sat: u64,
+    /// What they held, satoshi.
+    pub capacity_sat: u64,
+    /// The coin that each was, and what ended it.
+    pub transactions: Vec<(OutPoint, Ending)>,
+}
+
 /// A tick comes several times a second; with a longer gap than this nobody was there to see what was used, milliseconds.
 const UNSEEN_MS: u64 = 5_000;
 /// A settled lease watches its channel until so many blocks stand on the one with its end: what M4 expects of reorganisations.
 const FINAL_BLOCKS: u32 = 6;
-/// A restarted side waits so many blocks for the chain to show again what settled its lease, before it settles anew.
-const MOST_UNSEEN_BLOCKS: u32 = 3;
 /// How long a side waits for the tunnel's first coming up, milliseconds.
 const TUNNEL_WITHIN_MS: u64 = 90_000;
 
@@ -107,6 +134,11 @@ impl Lease {
             account: None,
             tip,
             seen_ms: now_ms,
+            next: None,
+            past: Vec::new(),
+            closed: Closed::default(),
+            added_s: 0,
+            not_renewed: None,
             side,
             revision: 1,
         }
@@ -138,14 +170,14 @@ impl Lease {
                     account.add_traffic(more);
                 }
             }
-            Input::Heard(Message::Hello { version, lease, total_sat, .. }) => {
+            Input::Heard(Message::Hello { version, lease, channel, total_sat, .. }) => {
                 if *version != Message::VERSION || *lease != self.id {
                     let why = format!("hello of version {version} for lease {lease}, but this is {} for {}", Message::VERSION, self.id);
                     self.break_off(now_ms, why, &mut out);
                     return out;
                 }
                 self.greeted = true;
-                self.restored_hears_hello(*total_sat);
+                self.restored_hears_hello(*channel, *total_sat);
             }
             Input::Heard(Message::Bye { reason }) => {
                 let reason = clip(reason);
@@ -171,14 +203,45 @@ impl Lease {
 
     /// Whether it is over for good: what settled it is too deep in the chain to be taken back, or nothing was ever locked.
     pub fn is_final(&self) -> bool {
-        let deep = |height: u32| self.tip.saturating_sub(height) >= FINAL_BLOCKS;
-        match (&self.stage, &self.account) {
-            (Stage::Ended { .. }, _) => true,
-            (Stage::Settled { .. }, Some(account)) => {
-                account.unseen_blocks.is_none() && account.ending.and_then(|ending| ending.height).is_some_and(deep)
-            }
+        match &self.stage {
+            Stage::Ended { .. } => true,
+            Stage::Settled { .. } => self.channels().filter(|channel| self.matters(channel)).all(|channel| self.is_closed(channel)),
             _ => false,
         }
+    }
+
+    /// Whether a channel's end is too deep in the chain to be taken back.
+    pub(crate) fn is_closed(&self, channel: &Channel) -> bool {
+        let deep = |height: u32| self.tip.saturating_sub(height) >= FINAL_BLOCKS;
+        channel.unseen_blocks.is_none() && channel.ending.and_then(|ending| ending.height).is_some_and(deep)
+    }
+
+    /// Whether something of the own side is in the channel. What the node was never paid on is the publisher's to take back.
+    pub(crate) fn matters(&self, channel: &Channel) -> bool {
+        match self.side {
+            Side::Publisher(_) => channel.funding.is_some(),
+            Side::Node(_) => channel.total_sat() > 0,
+        }
+    }
+
+    /// Whether each channel's end is in a block.
+    pub(crate) fn is_all_ended(&self) -> bool {
+        self.channels().filter(|channel| self.matters(channel)).all(|channel| channel.ended().is_some())
+    }
+
+    /// The lease's channels, oldest first, with the one that is to take over.
+    pub fn channels(&self) -> impl Iterator<Item = &Channel> {
+        self.paid_on().chain(self.next.as_ref().and_then(|renewal| renewal.channel.as_ref()))
+    }
+
+    /// The channels that are paid on, or were.
+    pub(crate) fn paid_on(&self) -> impl Iterator<Item = &Channel> {
+        self.past.iter().chain(self.account.as_ref().map(|account| &account.channel))
+    }
+
+    pub(crate) fn channels_mut(&mut self) -> impl Iterator<Item = &mut Channel> {
+        let next = self.next.as_mut().and_then(|renewal| renewal.channel.as_mut());
+        self.past.iter_mut().chain(self.account.as_mut().map(|account| &mut account.channel)).chain(next)
     }
 
     /// Whether a lease that is over still has to hear this.
@@ -197,7 +260,7 @@ impl Lease {
 
     /// Whether money is locked on chain, or may be.
     pub fn is_locked(&self) -> bool {
-        !self.is_over() && self.account.as_ref().is_some_and(|account| account.funding.is_some())
+        !self.is_over() && self.account.as_ref().is_some_and(|account| account.channel.funding.is_some())
     }
 
     /// What the acceptance offers.
@@ -231,7 +294,7 @@ impl Lease {
             Some(account) => (account.meter.usage(), account.total_sat()),
             None => Default::default(),
         };
-        let best = match self.account.as_ref().map(|account| &account.purse) {
+        let best = match self.account.as_ref().map(|account| &account.channel.purse) {
             Some(Purse::Node(channel)) => channel.best(),
             _ => None,
         };
@@ -239,7 +302,8 @@ impl Lease {
             Side::Publisher(side) => Some(side.guest_key),
             Side::Node(_) => None,
         };
-        Message::Hello { version: Message::VERSION, lease: self.id, usage, restarted: self.restarted, total_sat, guest_key, best }
+        let channel = self.account.as_ref().map_or(1, |account| account.channel.number);
+        Message::Hello { version: Message::VERSION, lease: self.id, usage, restarted: self.restarted, channel, total_sat, guest_key, best }
     }
 
     /// Ends a lease that has nothing locked on chain; leaves any other alone.
@@ -287,18 +351,6 @@ impl Lease {
         Action::Record(LedgerEntry { at_ms: now_ms, kind, usage, owed, paid_sat, fee_sat: 0, txid: None, note })
     }
 
-    /// The last line of a ledger: what the chain says.
-    pub(crate) fn record_ending(&self, now_ms: u64, txid: bitcoin::Txid, how: &Spend) -> Action {
-        let (kind, fee_sat) = match how {
-            Spend::Close { fee_sat, .. } => (LedgerKind::Settled, fee_sat.unwrap_or(0)),
-            Spend::Refund { fee_sat, .. } => (LedgerKind::Refunded, *fee_sat),
-        };
-        match self.record(now_ms, kind, "") {
-            Action::Record(entry) => Action::Record(LedgerEntry { fee_sat, txid: Some(txid.to_string()), ..entry }),
-            other => other,
-        }
-    }
-
     pub(crate) fn pause_meter(&mut self, now_ms: u64) {
         if let Some(account) = &mut self.account {
             account.meter.pause(now_ms);
@@ -320,51 +372,20 @@ impl Lease {
         if let Some(account) = &mut self.account {
             account.meter.skip_to(now_ms);
             account.meter.pause(now_ms);
-            // The chain may have moved meanwhile; what follows the watching says where they stand now.
-            if matches!(self.stage, Stage::Settled { .. }) {
-                account.unseen_blocks = Some(0);
+        }
+        // The chain may have moved meanwhile; what follows the watching says where they stand now.
+        for channel in self.channels_mut() {
+            if channel.ended().is_some() {
+                channel.unseen_blocks = Some(0);
             } else {
-                account.funded_height = None;
-                account.ending = None;
+                channel.funded_height = None;
+                channel.ending = None;
             }
         }
         if self.stage == Stage::Measuring {
             self.go(now_ms, Stage::Connected);
         }
         self.revision += 1;
-    }
-
-    /// A block came. If it is not known yet whether the chain still has what settled the lease, see to it that it gets there.
-    fn note_tip(&mut self, now_ms: u64, height: u32, out: &mut Vec<Action>) {
-        self.tip = height;
-        if !matches!(self.stage, Stage::Settled { .. }) {
-            return;
-        }
-        if self.is_final() {
-            // The next process need not watch it any more.
-            self.revision += 1;
-            return;
-        }
-        let Some(account) = &mut self.account else { return };
-        let Some(unseen) = account.unseen_blocks else { return };
-        account.unseen_blocks = Some(unseen.saturating_add(1));
-        if unseen.saturating_add(1) >= MOST_UNSEEN_BLOCKS {
-            return self.reopen(now_ms);
-        }
-        let own = match &self.side {
-            Side::Node(side) => &side.settling,
-            Side::Publisher(side) => &side.refund,
-        };
-        out.extend(own.iter().cloned().map(Action::Broadcast));
-    }
-
-    /// The chain does not have any more what settled the lease: it is to be settled again.
-    fn reopen(&mut self, now_ms: u64) {
-        if let Some(account) = &mut self.account {
-            account.ending = None;
-            account.unseen_blocks = None;
-        }
-        self.go(now_ms, Stage::Closing { reason: CloseReason::LeaseOver });
     }
 
     fn link_up(&mut self, now_ms: u64, out: &mut Vec<Action>) {
@@ -408,55 +429,6 @@ impl Lease {
             _ => return,
         };
         self.end(now_ms, reason, out);
-    }
-
-    /// Notes a transaction that funds the channel, or how one ends it.
-    pub(crate) fn note_seen(&mut self, transaction: &bitcoin::Transaction, height: Option<u32>) -> Option<Ending> {
-        let account = self.account.as_mut()?;
-        let outpoint = account.outpoint?;
-        let txid = transaction.compute_txid();
-        // News of the mempool may come after news of the block; only `Gone` takes a block back.
-        if outpoint.txid == txid && height.is_some() && account.funded_height != height {
-            account.funded_height = height;
-            self.revision += 1;
-        }
-        let how = account.terms.spend_in(outpoint, transaction)?;
-        // What an earlier process knew is no news: the chain may have moved since.
-        let known = match account.unseen_blocks {
-            Some(_) => None,
-            None => account.ending.filter(|ending| ending.height.is_some()),
-        };
-        if height.is_none() && known.is_some_and(|known| known.txid != txid) {
-            // Late news of the mempool, where nothing can be that conflicts with a block.
-            return None;
-        }
-        let height = height.or(known.and_then(|known| known.height));
-        let ending = Ending { txid, how, height };
-        account.unseen_blocks = None;
-        if account.ending != Some(ending) {
-            self.revision += 1;
-        }
-        account.ending = Some(ending);
-        if height.is_none() && matches!(self.stage, Stage::Settled { .. }) {
-            self.go(self.seen_ms, Stage::Closing { reason: CloseReason::LeaseOver });
-        }
-        Some(ending)
-    }
-
-    /// Forgets where a transaction stood that the chain has taken back. A settled lease becomes a closing one again.
-    pub(crate) fn note_gone(&mut self, now_ms: u64, txid: &bitcoin::Txid) {
-        let Some(account) = &mut self.account else { return };
-        if account.outpoint.is_some_and(|outpoint| outpoint.txid == *txid) {
-            account.funded_height = None;
-            self.revision += 1;
-        }
-        if account.ending.is_some_and(|ending| ending.txid == *txid) {
-            account.ending = None;
-            self.revision += 1;
-            if matches!(self.stage, Stage::Settled { .. }) {
-                self.reopen(now_ms);
-            }
-        }
     }
 }
 

@@ -10,22 +10,29 @@
 
 mod account;
 mod action;
+mod channel;
 mod greeting;
 mod input;
 mod lease;
 mod message;
 mod node;
+mod pay;
 mod publisher;
+mod renewal;
 mod restored;
+mod settle;
 mod side;
 mod stage;
 mod view;
+mod watch;
 
-pub use account::{Account, CloseReason, Ending, Purse};
+pub use account::{Account, CloseReason};
 pub use action::{Action, LedgerEntry, LedgerKind};
+pub use channel::{Channel, Ending, Purse};
 pub use input::{Input, Machine};
-pub use lease::Lease;
+pub use lease::{Closed, Lease};
 pub use message::{Message, MessageError};
+pub use renewal::{GoOn, Renewal};
 pub use restored::Restored;
 pub use side::{LEAST_CLOSE_FEERATE_SAT_PER_KVB, NodeSide, PublisherSide, Secret, Side, most_close_feerate};
 pub use stage::{EndReason, Stage};

@@ -21,7 +21,9 @@ pub enum Message {
         /// Whether the speaker's process began since it last heard a hello: its meter then lacks what it counted after it last
         /// wrote.
         restarted: bool,
-        /// Node: the best total it holds a signature for. Publisher: the highest total it signed. Satoshi.
+        /// The channel that is paid on, counted from 1.
+        channel: u32,
+        /// Node: the best total it holds a signature for in that channel. Publisher: the highest total it signed. Satoshi.
         total_sat: u64,
         /// Publisher: the ed25519 key that is to log in to the guest. The node boots it with this one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,6 +65,8 @@ pub enum Message {
     Pay {
         /// Counts the payments of this lease from 1.
         number: u32,
+        /// The channel, counted from 1.
+        channel: u32,
         /// What the publisher's meter says.
         usage: Usage,
         /// The total and the signature for it.
@@ -84,6 +88,44 @@ pub enum Message {
     Resumed {
         /// What the node's meter says.
         usage: Usage,
+    },
+    /// Publisher: asks for more time, to be paid on a further channel.
+    Renew {
+        /// The number that channel will have: one more than the present one's.
+        channel: u32,
+        /// What it adds to the agreed time, seconds.
+        adds_s: u64,
+        /// What it will hold, satoshi.
+        capacity_sat: u64,
+        /// The publisher's key in it (fresh), compressed, hex.
+        channel_key: String,
+        /// Its refund height.
+        refund_height: u32,
+    },
+    /// Node: the renewal suits it.
+    RenewAgreed {
+        /// The channel's number.
+        channel: u32,
+        /// The node's key in it (fresh), compressed, hex.
+        channel_key: String,
+        /// What the node expects closing to cost, satoshi per 1000 virtual bytes.
+        close_feerate_sat_per_kvb: u64,
+    },
+    /// Node: it does not, and why. The lease goes on as agreed.
+    RenewRefused {
+        /// The channel's number.
+        channel: u32,
+        /// Each names the clause, both numbers and the nearest fix.
+        reasons: Vec<String>,
+    },
+    /// Publisher: the further channel's funding transaction, broadcast by now. The agreed time is longer from here on.
+    RenewFunded {
+        /// The channel's number.
+        channel: u32,
+        /// The transaction, consensus-serialized, hex.
+        transaction: String,
+        /// Its output that is the channel.
+        vout: u32,
     },
     /// Either: no more will be paid or served; the node is to settle.
     Close {
@@ -117,7 +159,7 @@ pub enum MessageError {
 
 impl Message {
     /// Protocol version of the lease pipe.
-    pub const VERSION: u16 = 1;
+    pub const VERSION: u16 = 2;
     /// The longest message, bytes.
     pub const MAX_LEN: usize = 65_536;
     /// The longest reason a side keeps of what the other said, bytes.

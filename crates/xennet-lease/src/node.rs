@@ -1,12 +1,12 @@
 //! The node's side: serve, meter, check each payment, and settle in time.
 
-use bitcoin::{OutPoint, ScriptBuf, Transaction};
+use bitcoin::{OutPoint, Transaction};
 use xennet_market::consider_proposal;
-use xennet_rama::{ChannelTerms, NodeChannel, Update, bumped_feerate};
+use xennet_rama::{ChannelTerms, NodeChannel, Update};
 use xennet_task::{PayoutInterval, Proposal, Usage};
 
 use crate::lease::clip;
-use crate::{Account, Action, CloseReason, EndReason, Ending, Input, Lease, LedgerKind, Message, Purse, Side, Stage};
+use crate::{Account, Action, Channel, CloseReason, EndReason, Input, Lease, LedgerKind, Message, Purse, Side, Stage};
 
 /// How long past the agreed time the node waits for the publisher's last payment, milliseconds.
 const OVERTIME_MS: u64 = 10_000;
@@ -16,8 +16,6 @@ const GREETED_WITHIN_MS: u64 = 10_000;
 const UNPAID_PATIENCE_MS: u64 = 60_000;
 /// The same while the funding waits for blocks, milliseconds.
 const UNCONFIRMED_PATIENCE_MS: u64 = 7_200_000;
-/// Blocks that bury a transaction: no reorganisation has gone so deep for many years.
-const BURIED_BLOCKS: u32 = 6;
 
 impl Lease {
     fn node(&mut self) -> Option<&mut crate::NodeSide> {
@@ -57,6 +55,7 @@ impl Lease {
             Input::Destination { to, feerate_sat_per_kvb } => self.node_settles(now_ms, to, feerate_sat_per_kvb, out),
             Input::Seen { transaction, height } => self.node_seen(now_ms, &transaction, height, out),
             Input::Gone(txid) => self.note_gone(now_ms, &txid),
+            Input::FreshKey(secret) => self.node_has_key(secret, out),
             Input::Close(reason) => match self.stage {
                 Stage::Live => self.node_closes(now_ms, reason, "", out),
                 Stage::Closing { .. } => {}
@@ -67,12 +66,13 @@ impl Lease {
     }
 
     fn node_start(&mut self, out: &mut Vec<Action>) {
-        if let Some(account) = &self.account {
-            out.push(Action::Watch(account.terms.script_pubkey()));
-            if self.is_over() {
-                return;
-            }
-            out.extend(account.funding.iter().cloned().map(Action::Broadcast));
+        out.extend(self.channels().map(|channel| Action::Watch(channel.terms.script_pubkey())));
+        if self.is_over() {
+            return;
+        }
+        out.extend(self.channels().filter_map(|channel| channel.funding.clone()).map(Action::Broadcast));
+        if self.next.as_ref().is_some_and(|renewal| renewal.secret.is_none()) {
+            out.push(Action::AskKey);
         }
         if let Side::Node(side) = &mut self.side {
             side.asked_destination = false;
@@ -97,15 +97,6 @@ impl Lease {
         }
     }
 
-    fn say_settling(&self, out: &mut Vec<Action>) {
-        if let (Side::Node(side), Some(account)) = (&self.side, &self.account)
-            && let Some(settling) = &side.settling
-        {
-            let txid = settling.compute_txid().to_string();
-            out.push(Action::Send(Message::Settling { txid, total_sat: account.total_sat() }));
-        }
-    }
-
     fn node_heard(&mut self, now_ms: u64, message: Message, out: &mut Vec<Action>) {
         match message {
             Message::Hello { usage, guest_key, .. } => self.node_greeted(now_ms, &usage, guest_key, out),
@@ -114,7 +105,9 @@ impl Lease {
                     self.break_off(now_ms, why, out);
                 }
             }
-            Message::Pay { update, .. } => self.node_paid(now_ms, &update, out),
+            Message::Pay { channel, update, .. } => self.node_paid(now_ms, channel, &update, out),
+            Message::Renew { .. } => self.node_asked_to_renew(now_ms, &message, out),
+            Message::RenewFunded { channel, transaction, vout } => self.node_renewal_funded(now_ms, channel, &transaction, vout, out),
             Message::Close { reason } => match self.stage {
                 Stage::Live => self.node_closes(now_ms, reason, "", out),
                 Stage::Closing { .. } => self.say_settling(out),
@@ -182,7 +175,7 @@ impl Lease {
         terms.check().and_then(|()| terms.check_refund(lease_end_height)).map_err(|error| error.to_string())?;
         let channel = NodeChannel::new(terms.clone(), secret).map_err(|error| error.to_string())?;
         self.proposal = Some(*proposal);
-        self.account = Some(Account::new(terms, Purse::Node(channel), self.size(), now_ms));
+        self.account = Some(Account::new(Channel::new(1, terms, Purse::Node(channel)), self.size(), now_ms));
         self.go(now_ms, Stage::Agreed);
         out.push(self.record(now_ms, LedgerKind::Agreed, ""));
         self.say_agreed(out);
@@ -191,8 +184,8 @@ impl Lease {
 
     fn say_agreed(&self, out: &mut Vec<Action>) {
         if let Some(account) = &self.account {
-            let close_feerate_sat_per_kvb = account.terms.close_feerate_sat_per_kvb;
-            let channel_key = account.terms.node_key.to_string();
+            let close_feerate_sat_per_kvb = account.channel.terms.close_feerate_sat_per_kvb;
+            let channel_key = account.channel.terms.node_key.to_string();
             out.push(Action::Send(Message::Agreed { channel_key, close_feerate_sat_per_kvb }));
         }
     }
@@ -205,12 +198,12 @@ impl Lease {
             .map_err(|error| format!("the funding transaction cannot be read: {error}"))?;
         let outpoint = OutPoint { txid: transaction.compute_txid(), vout };
         let Some(account) = &mut self.account else { return Ok(()) };
-        let Purse::Node(channel) = &mut account.purse else { return Ok(()) };
+        let Purse::Node(channel) = &mut account.channel.purse else { return Ok(()) };
         channel.funded(&transaction, vout).map_err(|error| error.to_string())?;
-        account.outpoint = Some(outpoint);
-        account.funding = Some(transaction.clone());
+        account.channel.outpoint = Some(outpoint);
+        account.channel.funding = Some(transaction.clone());
         account.last_payment_ms = now_ms;
-        let script = account.terms.script_pubkey();
+        let script = account.channel.terms.script_pubkey();
         self.live_since_ms = Some(now_ms);
         self.go(now_ms, Stage::Live);
         self.resume_meter(now_ms);
@@ -222,20 +215,37 @@ impl Lease {
     }
 
     /// A payment is acknowledged only from disk: the acknowledgement is an action, and actions follow the persisting.
-    fn node_paid(&mut self, now_ms: u64, update: &Update, out: &mut Vec<Action>) {
+    fn node_paid(&mut self, now_ms: u64, number: u32, update: &Update, out: &mut Vec<Action>) {
         if !matches!(self.stage, Stage::Live | Stage::Closing { .. }) {
             return;
         }
+        if self.past.iter().any(|channel| channel.number == number) {
+            // Said again after the next one has taken over: it counts already.
+            return;
+        }
         let tip = self.tip;
-        let Some(account) = &mut self.account else { return };
-        let Purse::Node(channel) = &mut account.purse else { return };
+        let Some(account) = &self.account else { return };
+        let takes_over = number != account.channel.number;
+        let waiting = self.next.as_mut().and_then(|renewal| renewal.channel.as_mut()).filter(|channel| channel.funding.is_some());
+        let paid_on = if takes_over { waiting } else { self.account.as_mut().map(|account| &mut account.channel) };
+        let Some(paid_on) = paid_on.filter(|channel| channel.number == number) else {
+            let why = format!("a payment on channel {number}, which was not agreed on");
+            return self.break_off_as_node(now_ms, why, out);
+        };
+        let Purse::Node(channel) = &mut paid_on.purse else { return };
         let before = channel.total_sat();
         if let Err(error) = channel.accept(update, tip) {
             let why = error.to_string();
             return self.break_off_as_node(now_ms, why, out);
         }
+        if takes_over {
+            self.take_over();
+            self.ask_destination(out);
+        }
+        let Some(account) = &mut self.account else { return };
+        let total_sat = account.total_sat();
         account.meter.advance(now_ms);
-        let (usage, total_sat) = (account.meter.usage(), channel.total_sat());
+        let usage = account.meter.usage();
         account.acked_total_sat = total_sat;
         account.last_payment_ms = now_ms;
         let (payments, again) = (account.payments, total_sat == before && account.payments > 0);
@@ -258,17 +268,14 @@ impl Lease {
     }
 
     fn node_tick(&mut self, now_ms: u64, out: &mut Vec<Action>) {
-        if let Stage::Closing { .. } = self.stage {
-            return self.ask_destination(out);
-        }
+        self.ask_destination(out);
         if self.stage != Stage::Live {
             return;
         }
         if let Some(account) = &mut self.account {
             account.meter.advance(now_ms);
         }
-        let length_ms = self.proposal.map_or(0, |proposal| proposal.lease.as_millis()) as u64;
-        let over = self.live_since_ms.is_some_and(|since| now_ms.saturating_sub(since) > length_ms.saturating_add(OVERTIME_MS));
+        let over = self.ends_at_ms().is_some_and(|end| now_ms > end.saturating_add(OVERTIME_MS));
         if over {
             return self.node_closes(now_ms, CloseReason::LeaseOver, "", out);
         }
@@ -279,7 +286,8 @@ impl Lease {
         if !self.greeted && self.link.is_ok_and(|since| now_ms.saturating_sub(since) > GREETED_WITHIN_MS) {
             return self.node_closes(now_ms, CloseReason::Protocol, "connected, but no hello", out);
         }
-        let unpaid_patience_ms = if self.waits_for_blocks() { UNCONFIRMED_PATIENCE_MS } else { UNPAID_PATIENCE_MS };
+        let renewing = self.next.as_ref().and_then(|renewal| renewal.channel.as_ref()).is_some_and(|channel| channel.funding.is_some());
+        let unpaid_patience_ms = if renewing || self.waits_for_blocks() { UNCONFIRMED_PATIENCE_MS } else { UNPAID_PATIENCE_MS };
         match side.paused_since_ms {
             Some(since) if now_ms.saturating_sub(since) > unpaid_patience_ms => {
                 self.node_closes(now_ms, CloseReason::Unpaid, "", out);
@@ -300,9 +308,11 @@ impl Lease {
     /// may take back.
     fn waits_for_blocks(&self) -> bool {
         let (Some(price), Some(account), Side::Node(side)) = (self.price(), &self.account, &self.side) else { return false };
-        let Some(height) = account.funded_height else { return true };
-        let buried = self.tip.saturating_sub(height) + 1 >= BURIED_BLOCKS;
-        !buried && price.owed(&account.meter.usage()).is_ok_and(|owed| owed.0 >= side.policy.max_unburied_msat)
+        if account.channel.funded_height.is_none() {
+            return true;
+        }
+        let buried = account.channel.is_buried(self.tip);
+        !buried && account.used_msat(&price).is_ok_and(|used_msat| used_msat >= side.policy.max_unburied_msat)
     }
 
     fn is_paused(&self) -> bool {
@@ -312,8 +322,8 @@ impl Lease {
     /// What is owed, and the most that may be. Until the funding is in a block, signatures on it count for nothing.
     fn node_exposure(&self) -> Option<(u64, u64)> {
         let (price, account) = (self.price()?, self.account.as_ref()?);
-        let used_msat = price.owed(&account.meter.usage()).map_or(u64::MAX, |owed| owed.0);
-        let confirmed = account.funded_height.is_some();
+        let used_msat = account.used_msat(&price).unwrap_or(u64::MAX);
+        let confirmed = account.channel.funded_height.is_some();
         let exposure = if confirmed { account.exposure_msat(&price).unwrap_or(u64::MAX) } else { used_msat };
         let arrears = matches!(price.proposal.payout, PayoutInterval::InArrears(_));
         if confirmed && self.waits_for_blocks() {
@@ -367,7 +377,7 @@ impl Lease {
         }
     }
 
-    fn node_closes(&mut self, now_ms: u64, reason: CloseReason, note: &str, out: &mut Vec<Action>) {
+    pub(crate) fn node_closes(&mut self, now_ms: u64, reason: CloseReason, note: &str, out: &mut Vec<Action>) {
         self.begin_closing(now_ms, reason.clone(), note, out);
         out.push(Action::StopMachine);
         if self.link.is_ok() {
@@ -376,86 +386,13 @@ impl Lease {
         self.ask_destination(out);
     }
 
-    /// Settling is possible once the funding is in a block: a close is of version 3, which is not relayed on an unconfirmed coin
-    /// of version 2. Until then each tick asks again.
-    fn ask_destination(&mut self, out: &mut Vec<Action>) {
-        if self.account.as_ref().is_none_or(|account| account.funded_height.is_none()) || self.settles_too_early() {
-            return;
-        }
-        let Side::Node(side) = &mut self.side else { return };
-        if side.settling.is_none() && !side.asked_destination {
-            side.asked_destination = true;
-            out.push(Action::AskDestination);
-        }
-    }
-
-    fn node_tip(&mut self, now_ms: u64, out: &mut Vec<Action>) {
-        let tip = self.tip;
-        let Some(account) = &self.account else { return };
-        let Purse::Node(channel) = &account.purse else { return };
-        if let (Some(funding), None) = (&account.funding, account.funded_height) {
-            if matches!(self.stage, Stage::Closing { .. }) && tip >= account.terms.refund_height {
-                return self.give_up(now_ms, "the channel's funding never came into a block".into(), out);
-            }
-            out.push(Action::Broadcast(funding.clone()));
-        }
-        if self.stage == Stage::Live && channel.must_settle(tip) {
-            return self.node_closes(now_ms, CloseReason::RefundNear, "", out);
-        }
-        let unconfirmed = account.ending.is_none_or(|ending| ending.height.is_none()) && !self.settles_too_early();
-        if let (Stage::Closing { .. }, Side::Node(side)) = (&self.stage, &mut self.side)
-            && unconfirmed
-            && side.settling.is_some()
-        {
-            // A block came without it: build it again at the rate of now.
-            out.push(Action::AskDestination);
-        }
-    }
-
-    fn node_settles(&mut self, now_ms: u64, to: ScriptBuf, feerate_sat_per_kvb: u64, out: &mut Vec<Action>) {
-        let Side::Node(side) = &mut self.side else { return };
-        side.asked_destination = false;
-        let (Stage::Closing { .. }, Some(account)) = (&self.stage, &self.account) else { return };
-        let Purse::Node(channel) = &account.purse else { return };
-        if channel.total_sat() == 0 {
-            return self.give_up(now_ms, "funded, but never paid".into(), out);
-        }
-        let last = side.settling_feerate_sat_per_kvb;
-        let wanted = if last == 0 { feerate_sat_per_kvb } else { bumped_feerate(last, feerate_sat_per_kvb) };
-        // A fee that would eat the whole payment buys nothing: pay what can be paid.
-        let feerate = channel.affordable_feerate(&to).map_or(wanted, |most| wanted.min(most));
-        match channel.close_tx(to, feerate) {
-            Ok(settling) => {
-                side.settling = Some(settling.clone());
-                side.settling_feerate_sat_per_kvb = feerate;
-                self.revision += 1;
-                out.push(Action::Broadcast(settling));
-                self.say_settling(out);
-            }
-            Err(error) if side.settling.is_none() => self.give_up(now_ms, error.to_string(), out),
-            Err(_) => {}
-        }
-    }
-
-    /// What was paid cannot be put on chain: the channel is the publisher's to take back.
-    fn give_up(&mut self, now_ms: u64, why: String, out: &mut Vec<Action>) {
-        self.go(now_ms, Stage::Ended { reason: EndReason::NothingToSettle(why.clone()) });
-        out.push(Action::StopMachine);
-        out.push(Action::HangUp(why));
-    }
-
     fn node_seen(&mut self, now_ms: u64, transaction: &Transaction, height: Option<u32>, out: &mut Vec<Action>) {
-        let ending = self.note_seen(transaction, height);
+        let noted = self.note_seen(transaction, height);
         self.node_resumes_if_paid(now_ms, out);
-        let Some(Ending { txid, how, height }) = ending else { return };
-        if self.stage == Stage::Live {
+        let present = self.account.as_ref().map_or(0, |account| account.channel.number);
+        if self.stage == Stage::Live && noted.iter().any(|one| one.number == present) {
             self.node_closes(now_ms, CloseReason::ChannelClosed, "", out);
         }
-        if height.is_some() && !self.is_settled_by(&txid) {
-            self.go(now_ms, Stage::Settled { txid, spend: how });
-            out.push(self.record_ending(now_ms, txid, &how));
-            out.push(Action::StopMachine);
-            out.push(Action::HangUp("settled".into()));
-        }
+        self.ends(now_ms, &noted, out);
     }
 }

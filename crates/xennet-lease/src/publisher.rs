@@ -10,18 +10,16 @@ use xennet_task::{Msat, Proposal, Rates};
 
 use crate::greeting::Theirs;
 use crate::lease::clip;
-use crate::{Account, Action, CloseReason, EndReason, Ending, Input, Lease, LedgerKind, Message, PublisherSide, Purse, Side, Stage};
+use crate::{Account, Action, Channel, CloseReason, EndReason, Input, Lease, LedgerKind, Message, PublisherSide, Purse, Side, Stage};
 
 /// How far the node's tip may be ahead of the publisher's when it considers the proposal, blocks.
-const TIPS_APART_BLOCKS: u32 = 6;
+pub(crate) const TIPS_APART_BLOCKS: u32 = 6;
 /// How long a proposal stands, seconds.
 const PROPOSAL_VALID_S: u64 = 120;
 /// How long the overlay has to carry a proposal before the tunnel carries it too, milliseconds.
 const OVERLAY_FIRST_MS: u64 = 3_000;
 /// How long a publisher that was left alone waits before it gives the lease up, milliseconds.
 const TUNNEL_PATIENCE_MS: u64 = 600_000;
-/// Payments made for traffic between two intervals are at least this far apart, milliseconds.
-const SHORTEST_PAUSE_MS: u64 = 100;
 
 impl Lease {
     pub(crate) fn publisher(&mut self) -> Option<&mut crate::PublisherSide> {
@@ -49,13 +47,17 @@ impl Lease {
                     self.revision += 1;
                 }
             }
+            Input::FundingBuilt { transaction, .. } if self.next.is_some() => self.publisher_funded_renewal(now_ms, &transaction, out),
             Input::FundingBuilt { transaction, vout } => self.publisher_funded(now_ms, transaction, vout, out),
+            Input::FundingFailed(why) if self.next.is_some() => self.publisher_cannot_fund_renewal(now_ms, &why, out),
             Input::FundingFailed(why) => self.end(now_ms, EndReason::FundingFailed(clip(&why)), out),
+            Input::Renew { adds_s, budget_sat, go_on } => self.publisher_renews(now_ms, adds_s, budget_sat, go_on, out),
+            Input::FreshKey(secret) => self.publisher_has_key(secret, out),
             Input::Traffic(_) => self.pay_if_due(now_ms, out),
             Input::Tick => self.publisher_tick(now_ms, out),
             Input::Tip(_) => self.publisher_tip(out),
             Input::Destination { to, feerate_sat_per_kvb } => self.publisher_refund(to, feerate_sat_per_kvb, out),
-            Input::PastTold => self.publisher_funds_if_looking(out),
+            Input::PastTold(script) => self.publisher_funds_if_looking(&script, out),
             Input::Seen { transaction, height } => self.publisher_seen(now_ms, &transaction, height, out),
             Input::Gone(txid) => self.note_gone(now_ms, &txid),
             Input::Close(reason) => self.publisher_close(now_ms, reason, out),
@@ -70,23 +72,23 @@ impl Lease {
             // Decided, and perhaps never said.
             out.push(Action::SpreadProposal(Box::new(*proposal)));
         }
-        let building = self.stage == Stage::Agreed;
-        let Some(account) = &self.account else { return };
-        out.push(Action::Watch(account.terms.script_pubkey()));
+        out.extend(self.channels().map(|channel| Action::Watch(channel.terms.script_pubkey())));
         if self.is_over() {
             return;
         }
-        match &account.funding {
-            Some(funding) => out.push(Action::Broadcast(funding.clone())),
-            // It may have been made by a process that this store does not remember: the chain is asked first.
-            None => {
-                if let Some(side) = self.publisher() {
-                    side.looking = building;
-                }
-            }
+        out.extend(self.channels().filter_map(|channel| channel.funding.clone()).map(Action::Broadcast));
+        out.extend(self.channels().filter_map(|channel| channel.end.clone()).map(Action::Broadcast));
+        // It may have been made by a process that this store does not remember: the chain is asked first.
+        let unfunded = |channel: &Channel| channel.funding.is_none();
+        let looking = self.stage == Stage::Agreed && self.account.as_ref().is_some_and(|account| unfunded(&account.channel));
+        if let Some(side) = self.publisher() {
+            side.looking = looking;
         }
-        if let Side::Publisher(side) = &self.side {
-            out.extend(side.refund.iter().cloned().map(Action::Broadcast));
+        if let Some(renewal) = &mut self.next {
+            renewal.looking = renewal.channel.as_ref().is_some_and(unfunded);
+            if renewal.secret.is_none() {
+                out.push(Action::AskKey);
+            }
         }
     }
 
@@ -107,8 +109,8 @@ impl Lease {
         match message {
             // What it says is about a channel that is still looked for; it says so again on the next connection.
             Message::Hello { .. } if self.is_looking() => {}
-            Message::Hello { usage, restarted, total_sat, best, .. } => {
-                let theirs = Theirs { usage, restarted, total_sat, best };
+            Message::Hello { usage, restarted, channel, total_sat, best, .. } => {
+                let theirs = Theirs { usage, restarted, channel, total_sat, best };
                 self.publisher_hears_hello(now_ms, &theirs, out);
             }
             Message::Ready { machine } => {
@@ -128,6 +130,10 @@ impl Lease {
                 let reasons = reasons.iter().take(16).map(|reason| clip(reason)).collect();
                 self.end(now_ms, EndReason::ProposalRefused(reasons), out);
             }
+            Message::RenewAgreed { channel, channel_key, close_feerate_sat_per_kvb } => {
+                self.publisher_may_renew(now_ms, channel, &channel_key, close_feerate_sat_per_kvb, out);
+            }
+            Message::RenewRefused { channel, reasons } => self.publisher_may_not_renew(now_ms, channel, &reasons, out),
             Message::Ack { total_sat, .. } => {
                 self.publisher_acknowledged(total_sat);
             }
@@ -213,7 +219,7 @@ impl Lease {
     }
 
     /// What the lease will cost by the clock, with a quarter on top for traffic, and something for the fee of the close.
-    fn capacity_for(&self, side: &PublisherSide, rates: &Rates, core_mhz: u32, lease_s: u64) -> u64 {
+    pub(crate) fn capacity_for(&self, side: &PublisherSide, rates: &Rates, core_mhz: u32, lease_s: u64) -> u64 {
         let by_clock = interval_price(rates, &self.size(), core_mhz, Duration::from_secs(lease_s)).0 / 1000;
         let prepaid = interval_price(rates, &self.size(), core_mhz, self.task.payout.interval()).0 / 1000;
         let traffic = (by_clock / 4).max(rates.traffic_msat_per_gb / 1000);
@@ -252,7 +258,7 @@ impl Lease {
         side.check_close(&terms)?;
         let (script, sat) = (terms.script_pubkey(), terms.capacity_sat);
         let channel = PublisherChannel::new(terms.clone(), secret).map_err(|error| broken(error.to_string()))?;
-        self.account = Some(Account::new(terms, Purse::Publisher(channel), self.size(), now_ms));
+        self.account = Some(Account::new(Channel::new(1, terms, Purse::Publisher(channel)), self.size(), now_ms));
         self.go(now_ms, Stage::Agreed);
         out.push(self.record(now_ms, LedgerKind::Agreed, ""));
         out.push(Action::Fund { script, sat });
@@ -266,14 +272,14 @@ impl Lease {
         }
         let Some(account) = &mut self.account else { return };
         let outpoint = OutPoint { txid: transaction.compute_txid(), vout };
-        if let Purse::Publisher(channel) = &mut account.purse
+        if let Purse::Publisher(channel) = &mut account.channel.purse
             && let Err(error) = channel.funded(outpoint)
         {
             return self.end(now_ms, EndReason::FundingFailed(error.to_string()), out);
         }
-        account.outpoint = Some(outpoint);
-        account.funding = Some(transaction.clone());
-        let script = account.terms.script_pubkey();
+        account.channel.outpoint = Some(outpoint);
+        account.channel.funding = Some(transaction.clone());
+        let script = account.channel.terms.script_pubkey();
         self.live_since_ms = Some(now_ms);
         self.go(now_ms, Stage::Live);
         let hex = bitcoin::consensus::encode::serialize_hex(&transaction);
@@ -294,80 +300,18 @@ impl Lease {
                 self.say_proposal(out);
             }
             Stage::Live => {
-                let length_ms = self.proposal.map_or(0, |proposal| proposal.lease.as_millis()) as u64;
-                if self.live_since_ms.is_some_and(|since| now_ms.saturating_sub(since) >= length_ms) {
+                self.renewal_tick(now_ms, out);
+                if self.ends_at_ms().is_some_and(|end| now_ms >= end) {
                     return self.publisher_close(now_ms, CloseReason::LeaseOver, out);
                 }
                 if self.link.is_err_and(|since| now_ms.saturating_sub(since) > TUNNEL_PATIENCE_MS) {
                     return self.publisher_close(now_ms, CloseReason::TunnelLost, out);
                 }
                 self.pay_if_due(now_ms, out);
+                self.take_over_if_time(now_ms, out);
             }
+            Stage::Closing { .. } => self.give_back_unused(now_ms, out),
             _ => {}
-        }
-    }
-
-    /// Pays when three quarters of the interval are over, or of what may be owed is used up: the node must not have to wait.
-    fn pay_if_due(&mut self, now_ms: u64, out: &mut Vec<Action>) {
-        if self.stage != Stage::Live || self.link.is_err() {
-            return;
-        }
-        if let Some(account) = &mut self.account {
-            account.meter.advance(now_ms);
-        }
-        let (Some(price), Some(account)) = (self.price(), &self.account) else { return };
-        let since_ms = now_ms.saturating_sub(account.last_payment_ms);
-        let exposure = account.exposure_msat(&price).unwrap_or(u64::MAX);
-        let by_time = since_ms.saturating_mul(4) >= price.interval_ms().saturating_mul(3);
-        let by_use = since_ms >= SHORTEST_PAUSE_MS && exposure >= (price.interval().0 / 4).saturating_mul(3).max(1000);
-        if by_time || by_use {
-            self.pay(now_ms, out);
-        }
-    }
-
-    /// Pays for what was used, and for the interval to come if that was agreed.
-    fn pay(&mut self, now_ms: u64, out: &mut Vec<Action>) {
-        let ahead = self.price().map_or(Msat(0), |price| price.in_advance());
-        self.pay_with(now_ms, ahead, out);
-    }
-
-    fn pay_with(&mut self, now_ms: u64, ahead: Msat, out: &mut Vec<Action>) {
-        if self.restarted {
-            // The store may be an old copy. The node's hello says what was signed before; until then nothing is.
-            return;
-        }
-        // As long as the node has not confirmed one payment it may be gone, and what is signed beyond that be lost. A
-        // connection that is up loses nothing; a new one begins with what the node has.
-        if matches!(&self.side, Side::Publisher(side) if side.unacknowledged) {
-            return;
-        }
-        let (Some(price), Some(account)) = (self.price(), &self.account) else { return };
-        let usage = account.meter.usage();
-        let due = match account.due_sat(&price, &usage, ahead) {
-            Ok(due) => due,
-            Err(error) => return self.begin_publisher_closing(now_ms, CloseReason::ChannelExhausted, &error.to_string(), out),
-        };
-        let (due, max) = (due.max(account.total_sat()), account.terms.max_total_sat());
-        let Some(account) = &mut self.account else { return };
-        let Purse::Publisher(channel) = &mut account.purse else { return };
-        account.last_payment_ms = now_ms;
-        if account.payments > 0 && due <= channel.signed_total_sat() {
-            return;
-        }
-        let update = match channel.pay(due.min(max)) {
-            Ok(update) => update,
-            Err(error) => return self.begin_publisher_closing(now_ms, CloseReason::ChannelExhausted, &error.to_string(), out),
-        };
-        account.payments += 1;
-        let number = account.payments;
-        if let Some(side) = self.publisher() {
-            side.unacknowledged = true;
-        }
-        self.revision += 1;
-        out.push(Action::Send(Message::Pay { number, usage, update }));
-        out.push(self.record(now_ms, LedgerKind::Paid, ""));
-        if due > max {
-            self.begin_publisher_closing(now_ms, CloseReason::ChannelExhausted, "", out);
         }
     }
 
@@ -378,7 +322,7 @@ impl Lease {
                     account.meter.advance(now_ms);
                 }
                 // No interval is to come.
-                self.pay_with(now_ms, Msat(0), out);
+                self.pay_with(now_ms, Msat(0), 0, out);
                 self.begin_publisher_closing(now_ms, reason, "", out);
             }
             Stage::Closing { .. } => {}
@@ -396,34 +340,39 @@ impl Lease {
 
     /// Past the refund's height, with no close by the node: take back what was not paid.
     fn publisher_tip(&mut self, out: &mut Vec<Action>) {
-        let Some(account) = &self.account else { return };
-        let Side::Publisher(side) = &self.side else { return };
-        let Some(funding) = &account.funding else { return };
-        if account.funded_height.is_none() && account.ending.is_none() {
-            // It may have fallen out of a mempool, or its block out of the chain.
-            out.push(Action::Broadcast(funding.clone()));
+        let (tip, mut ask) = (self.tip, false);
+        for channel in self.channels() {
+            let Some(funding) = &channel.funding else { continue };
+            if channel.funded_height.is_none() && channel.ending.is_none() {
+                // It may have fallen out of a mempool, or its block out of the chain.
+                out.push(Action::Broadcast(funding.clone()));
+            }
+            if channel.ending.is_some() || tip < channel.terms.refund_height {
+                continue;
+            }
+            match &channel.end {
+                Some(refund) => out.push(Action::Broadcast(refund.clone())),
+                None => ask = true,
+            }
         }
-        if account.ending.is_some() || self.tip < account.terms.refund_height {
-            return;
-        }
-        match &side.refund {
-            Some(refund) => out.push(Action::Broadcast(refund.clone())),
-            None => out.push(Action::AskDestination),
+        if ask {
+            out.push(Action::AskDestination);
         }
     }
 
     fn publisher_refund(&mut self, to: bitcoin::ScriptBuf, feerate_sat_per_kvb: u64, out: &mut Vec<Action>) {
-        let Some(account) = &self.account else { return };
-        let Purse::Publisher(channel) = &account.purse else { return };
-        if self.tip < account.terms.refund_height || account.ending.is_some() {
-            return;
+        let (tip, mut refunds) = (self.tip, Vec::new());
+        for channel in self.channels_mut() {
+            let Purse::Publisher(purse) = &channel.purse else { continue };
+            if tip < channel.terms.refund_height || channel.ending.is_some() {
+                continue;
+            }
+            let Ok(refund) = purse.refund_tx(to.clone(), feerate_sat_per_kvb) else { continue };
+            channel.end = Some(refund.clone());
+            refunds.push(Action::Broadcast(refund));
         }
-        let Ok(refund) = channel.refund_tx(to, feerate_sat_per_kvb) else { return };
-        if let Some(side) = self.publisher() {
-            side.refund = Some(refund.clone());
-        }
-        self.revision += 1;
-        out.push(Action::Broadcast(refund));
+        self.revision += u64::from(!refunds.is_empty());
+        out.extend(refunds);
     }
 
     fn is_looking(&self) -> bool {
@@ -431,33 +380,33 @@ impl Lease {
     }
 
     /// Nothing on the chain pays the channel, so the funding was never sent.
-    fn publisher_funds_if_looking(&mut self, out: &mut Vec<Action>) {
-        if !self.is_looking() {
-            return;
-        }
-        if let Some(side) = self.publisher() {
-            side.looking = false;
-        }
-        if let Some(account) = &self.account {
-            out.push(Action::Fund { script: account.terms.script_pubkey(), sat: account.terms.capacity_sat });
+    fn publisher_funds_if_looking(&mut self, script: &bitcoin::ScriptBuf, out: &mut Vec<Action>) {
+        let Some((wanted, sat)) = self.wants_funding().filter(|(wanted, _)| wanted == script) else { return };
+        let looked = if self.is_looking() {
+            self.publisher().map(|side| std::mem::take(&mut side.looking))
+        } else {
+            self.next.as_mut().map(|renewal| std::mem::take(&mut renewal.looking))
+        };
+        if looked == Some(true) {
+            out.push(Action::Fund { script: wanted, sat });
         }
     }
 
     /// A funding that this store does not remember. What was paid on it, the node shows when it greets the next time.
     fn publisher_finds_funding(&mut self, now_ms: u64, transaction: &Transaction, out: &mut Vec<Action>) {
         let Some(account) = &mut self.account else { return };
-        let funding = account.terms.funding_output();
+        let funding = account.channel.terms.funding_output();
         let Some(vout) = transaction.output.iter().position(|output| *output == funding).and_then(|at| u32::try_from(at).ok()) else {
             return;
         };
         let outpoint = OutPoint { txid: transaction.compute_txid(), vout };
-        if let Purse::Publisher(channel) = &mut account.purse
+        if let Purse::Publisher(channel) = &mut account.channel.purse
             && channel.funded(outpoint).is_err()
         {
             return;
         }
-        account.outpoint = Some(outpoint);
-        account.funding = Some(transaction.clone());
+        account.channel.outpoint = Some(outpoint);
+        account.channel.funding = Some(transaction.clone());
         self.live_since_ms = Some(now_ms);
         if let Some(side) = self.publisher() {
             side.looking = false;
@@ -472,14 +421,14 @@ impl Lease {
         if self.is_looking() {
             self.publisher_finds_funding(now_ms, transaction, out);
         }
-        let Some(Ending { txid, how, height }) = self.note_seen(transaction, height) else { return };
-        if self.stage == Stage::Live {
+        if self.next.as_ref().is_some_and(|renewal| renewal.looking) {
+            self.publisher_funded_renewal(now_ms, transaction, out);
+        }
+        let noted = self.note_seen(transaction, height);
+        let present = self.account.as_ref().map_or(0, |account| account.channel.number);
+        if self.stage == Stage::Live && noted.iter().any(|one| one.number == present) {
             self.begin_closing(now_ms, CloseReason::ChannelClosed, "", out);
         }
-        if height.is_some() && !self.is_settled_by(&txid) {
-            self.go(now_ms, Stage::Settled { txid, spend: how });
-            out.push(self.record_ending(now_ms, txid, &how));
-            out.push(Action::HangUp("settled".into()));
-        }
+        self.ends(now_ms, &noted, out);
     }
 }

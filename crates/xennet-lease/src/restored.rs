@@ -41,12 +41,15 @@ impl Lease {
     }
 
     /// The other side said hello, and what it knows to have been signed.
-    pub(crate) fn restored_hears_hello(&mut self, total_sat: u64) {
+    pub(crate) fn restored_hears_hello(&mut self, channel: u32, total_sat: u64) {
         if self.restored == Restored::No {
             return;
         }
         let own_sat = self.account.as_ref().map_or(0, crate::Account::total_sat);
-        let waits = matches!(self.side, Side::Node(_)) && total_sat > own_sat;
+        let known = self.account.as_ref().is_none_or(|account| account.channel.number == channel);
+        // Of a channel that another has taken over from, the last payment is said again, whatever this side holds.
+        let total_sat = if known { total_sat } else { own_sat };
+        let waits = matches!(self.side, Side::Node(_)) && (total_sat > own_sat || !known);
         self.restored = if waits { Restored::AwaitsPayment { total_sat } } else { Restored::No };
         self.revision += 1;
     }
@@ -61,7 +64,7 @@ impl Lease {
 
     /// Whether settling would put on the chain what may be an old payment, and there is still time to ask.
     pub(crate) fn settles_too_early(&self) -> bool {
-        let Some(Purse::Node(channel)) = self.account.as_ref().map(|account| &account.purse) else { return false };
+        let Some(Purse::Node(channel)) = self.account.as_ref().map(|account| &account.channel.purse) else { return false };
         self.awaits_the_other_side() && !channel.must_settle(self.tip)
     }
 }

@@ -26,6 +26,8 @@ fn most_of_a_quiet_chain() -> u64 {
     most_close_feerate(0)
 }
 
+use crate::GoOn;
+
 /// What only the publisher keeps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PublisherSide {
@@ -48,11 +50,12 @@ pub struct PublisherSide {
     pub paused: bool,
     /// Whether a payment waits for its acknowledgement.
     pub unacknowledged: bool,
-    /// The refund, once broadcast.
-    pub refund: Option<bitcoin::Transaction>,
     /// Whether it looks for a funding that it may have forgotten, before it makes one.
     #[serde(default)]
     pub looking: bool,
+    /// Whether the lease is to be renewed by itself.
+    #[serde(default)]
+    pub go_on: Option<GoOn>,
 }
 
 impl PublisherSide {
@@ -96,10 +99,6 @@ pub struct NodeSide {
     pub block_s: u64,
     /// Since when the guest stands still for want of payment, unix milliseconds.
     pub paused_since_ms: Option<u64>,
-    /// The settling transaction, once broadcast.
-    pub settling: Option<bitcoin::Transaction>,
-    /// The fee rate of that transaction, satoshi per 1000 virtual bytes.
-    pub settling_feerate_sat_per_kvb: u64,
     /// Whether a destination was asked for and has not come.
     pub asked_destination: bool,
     /// The acceptance's message for the overlay: said again by a process that finds the lease with no tunnel yet.

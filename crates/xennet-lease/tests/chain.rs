@@ -41,8 +41,8 @@ fn a_funding_that_opens_several_channels_is_taken() {
     let pair = settled();
     for party in [&pair.publisher, &pair.node] {
         let account = party.lease.account.as_ref().unwrap();
-        assert_eq!(account.outpoint.unwrap().vout, 1);
-        assert_eq!(account.funding.as_ref().unwrap().output.len(), 2);
+        assert_eq!(account.channel.outpoint.unwrap().vout, 1);
+        assert_eq!(account.channel.funding.as_ref().unwrap().output.len(), 2);
     }
     assert_bounded(&pair, "second output");
 }
@@ -111,7 +111,7 @@ fn a_restart_after_the_settlement_writes_no_second_last_line() {
 fn the_other_sides_spend_in_place_of_the_settlement_is_noticed() {
     let mut pair = settled();
     let account = pair.publisher.lease.account.clone().unwrap();
-    let Purse::Publisher(channel) = &account.purse else { panic!("not the publisher's") };
+    let Purse::Publisher(channel) = &account.channel.purse else { panic!("not the publisher's") };
     let refund = channel.refund_tx(ScriptBuf::from_hex("0014bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb").unwrap(), 1_000).unwrap();
     // In the mempool it cannot be beside a block's: late news, that changes nothing.
     pair.feed(Who::Node, Input::Seen { transaction: refund.clone(), height: None });
@@ -151,7 +151,7 @@ fn fees_a_hundred_times_higher_are_reached_by_raising_a_quarter_each_block() {
         assert!(pair[1] + pair[1] / 100 >= bumped_feerate(pair[0], 0), "{rates:?}");
     }
     let account = pair.node.lease.account.as_ref().unwrap();
-    assert!(pair.height < account.terms.refund_height - xennet_rama::SETTLE_BEFORE_REFUND, "in time");
+    assert!(pair.height < account.channel.terms.refund_height - xennet_rama::SETTLE_BEFORE_REFUND, "in time");
     assert_bounded(&pair, "fee spike");
 }
 
@@ -164,7 +164,7 @@ fn a_close_that_cannot_pay_the_fee_of_now_offers_all_it_may_and_waits() {
     let rates = rates_until_over(&mut pair, 5);
     assert!(!pair.node.lease.is_over());
     let account = pair.node.lease.account.as_ref().unwrap();
-    let Purse::Node(channel) = &account.purse else { panic!("not the node's") };
+    let Purse::Node(channel) = &account.channel.purse else { panic!("not the node's") };
     let to = ScriptBuf::from_hex("0014aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
     let most = channel.affordable_feerate(&to).unwrap();
     assert!(rates.iter().all(|rate| *rate >= most - most / 50 && *rate < 10_000_000), "{rates:?}, {most}");
@@ -198,10 +198,10 @@ fn a_publisher_put_back_to_before_its_funding_finds_it_and_makes_no_second_one()
     let mut copy = pair.publisher.lease.clone();
     copy.stage = Stage::Agreed;
     let account = copy.account.as_mut().unwrap();
-    let terms = account.terms.clone();
-    let Purse::Publisher(_) = &account.purse else { panic!("a publisher's") };
-    account.purse = Purse::Publisher(xennet_rama::PublisherChannel::new(terms, secret(&pair.publisher.lease)).unwrap());
-    (account.funding, account.outpoint, account.payments, account.acked_total_sat) = (None, None, 0, 0);
+    let terms = account.channel.terms.clone();
+    let Purse::Publisher(_) = &account.channel.purse else { panic!("a publisher's") };
+    account.channel.purse = Purse::Publisher(xennet_rama::PublisherChannel::new(terms, secret(&pair.publisher.lease)).unwrap());
+    (account.channel.funding, account.channel.outpoint, account.payments, account.acked_total_sat) = (None, None, 0, 0);
     let copy = serde_json::to_string(&copy).unwrap();
     assert!(pair.until(60, Pair::both_live));
     pair.until(12, |_| false);
@@ -235,7 +235,7 @@ fn a_node_works_for_no_more_than_its_policy_allows_until_the_funding_is_buried()
     assert!(pair.until(20, |pair| pair.node.ledger.iter().any(|entry| entry.kind == LedgerKind::Withheld)));
     let owed = |pair: &Pair| pair.node.lease.totals().unwrap().owed_msat.0;
     let stood_at = owed(&pair);
-    let funded = pair.node.lease.account.as_ref().unwrap().funded_height.unwrap();
+    let funded = pair.node.lease.account.as_ref().unwrap().channel.funded_height.unwrap();
     assert!(stood_at >= allowed_msat && stood_at <= allowed_msat + pair.interval_msat(), "{stood_at}");
     while pair.height < funded + 4 {
         pair.until(1, |_| false);
@@ -254,7 +254,16 @@ fn a_total_without_its_signature_is_not_believed() {
     let signed = total(&pair.publisher.lease);
     let hello = |best| {
         let (lease, usage) = (pair.node.lease.id, Default::default());
-        Message::Hello { version: Message::VERSION, lease, usage, restarted: false, total_sat: signed + 1_000, guest_key: None, best }
+        Message::Hello {
+            version: Message::VERSION,
+            lease,
+            usage,
+            restarted: false,
+            channel: 1,
+            total_sat: signed + 1_000,
+            guest_key: None,
+            best,
+        }
     };
     for best in [None, Some(xennet_rama::Update { total_sat: signed + 1_000, signature: [1; 64] })] {
         let mut lease = pair.publisher.lease.clone();
@@ -276,7 +285,7 @@ fn a_publisher_put_back_whose_node_never_returns_signs_nothing_and_takes_the_ref
     pair.until(5, |_| false);
     pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
     assert_eq!(total(&pair.publisher.lease), before);
-    while pair.height < pair.publisher.lease.account.as_ref().unwrap().terms.refund_height {
+    while pair.height < pair.publisher.lease.account.as_ref().unwrap().channel.terms.refund_height {
         pair.mine();
     }
     assert!(pair.until(60, |pair| pair.publisher.lease.is_over()));
@@ -321,7 +330,7 @@ fn whichever_store_is_put_back_and_however_old_nobody_loses_more_than_an_interva
             pair.step();
             let (a, b) = (&pair.publisher.lease, &pair.node.lease);
             assert!(a.restarted || total(b) <= total(a), "seed {seed}: it signs, and knows less than the node holds");
-            assert!(total(a) <= a.account.as_ref().unwrap().terms.max_total_sat(), "seed {seed}: above the budget");
+            assert!(total(a) <= a.account.as_ref().unwrap().channel.terms.max_total_sat(), "seed {seed}: above the budget");
         }
         pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
         assert!(pair.until(200, Pair::both_over), "seed {seed}: {:?} {:?}", pair.publisher.lease.stage, pair.node.lease.stage);

@@ -97,7 +97,7 @@ fn never_funded() -> Pair {
 
 fn funded_and_never_paid() -> Pair {
     let mut pair = agreed_by_the_node_alone();
-    let output = pair.node.lease.account.as_ref().unwrap().terms.funding_output();
+    let output = pair.node.lease.account.as_ref().unwrap().channel.terms.funding_output();
     let input = TxIn { previous_output: OutPoint { vout: 3, ..OutPoint::null() }, ..TxIn::default() };
     let funding = Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![input], output: vec![output] };
     let transaction = bitcoin::consensus::encode::serialize_hex(&funding);

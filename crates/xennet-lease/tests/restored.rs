@@ -65,7 +65,7 @@ fn a_node_whose_publisher_never_returns_settles_what_it_knows_of_before_the_refu
     let known = total(&pair.node.lease);
     pair.until(300, |_| false);
     assert!(matches!(pair.node.lease.stage, Stage::Closing { .. }), "its patience is over, and it waits all the same");
-    let refund_height = pair.node.lease.account.as_ref().unwrap().terms.refund_height;
+    let refund_height = pair.node.lease.account.as_ref().unwrap().channel.terms.refund_height;
     while pair.height < refund_height - SETTLE_BEFORE_REFUND {
         assert!(!pair.node.lease.is_over());
         pair.mine();

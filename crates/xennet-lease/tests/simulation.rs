@@ -174,7 +174,7 @@ fn a_publisher_whose_node_is_gone_takes_everything_back_after_the_refund_height(
     pair.until(4, |_| false);
     pair.kill(Who::Node);
     pair.feed(Who::Publisher, Input::Close(CloseReason::PublisherDone));
-    let refund_height = pair.publisher.lease.account.as_ref().unwrap().terms.refund_height;
+    let refund_height = pair.publisher.lease.account.as_ref().unwrap().channel.terms.refund_height;
     while pair.height + 1 < refund_height {
         pair.mine();
     }
@@ -308,7 +308,7 @@ fn a_forged_payment_ends_the_lease_and_what_was_paid_is_settled() {
     let total_sat = pair.node.lease.account.as_ref().unwrap().total_sat() + 1;
     let update = xennet_rama::Update { total_sat, signature: [1; 64] };
     let usage = Default::default();
-    pair.feed(Who::Node, Input::Heard(Message::Pay { number: 99, usage, update }));
+    pair.feed(Who::Node, Input::Heard(Message::Pay { number: 99, channel: 1, usage, update }));
     assert!(matches!(pair.node.lease.stage, Stage::Closing { reason: CloseReason::Protocol }));
     assert!(pair.until(60, Pair::both_over));
     assert_bounded(&pair, 0);

@@ -120,6 +120,15 @@ impl NodeChannel {
         Ok(settle::affordable_close(&[self.closing()?], to))
     }
 
+    /// The same for many channels in one transaction.
+    ///
+    /// # Errors
+    /// As [`NodeChannel::affordable_feerate`], for any of them.
+    pub fn affordable_for(channels: &[&NodeChannel], to: &Script) -> Result<u64, RamaError> {
+        let closing = channels.iter().map(|channel| channel.closing()).collect::<Result<Vec<_>, _>>()?;
+        Ok(settle::affordable_close(&closing, to))
+    }
+
     /// Whether the node must be settling at this height: 48 blocks before the refund (M4).
     pub fn must_settle(&self, height: u32) -> bool {
         self.kept.terms.must_settle(height)

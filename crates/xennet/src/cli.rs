@@ -115,6 +115,12 @@ pub enum Order {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Ask the node of a lease for more time; the machine runs on
+    #[command(after_help = "Examples:\n  \
+            xennet renew 77c0 --for 2h\n  \
+            xennet renew 77c0 --for 1h --keep-on --budget 500_000    an hour more whenever time runs out, for 500,000 sat at most\n\n\
+            The price stays as agreed. A further channel is funded; it takes over when blocks have buried it, and the old one is settled.")]
+    Renew(RenewArgs),
     /// Show how the daemon is: identity, chain, overlay, money, leases
     #[command(after_help = "Example:\n  xennet status")]
     Status,
@@ -315,6 +321,25 @@ fn height(text: &str) -> Result<u32, std::num::ParseIntError> {
     text.replace(['_', ','], "").parse()
 }
 
+/// Satoshi, with or without separators.
+fn sat(text: &str) -> Result<u64, std::num::ParseIntError> {
+    text.replace(['_', ','], "").parse()
+}
+
+/// A time as people write it.
+fn seconds(text: &str) -> Result<u64, String> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let each = match unit {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(format!("`{unit}` is no unit of time; write 90s, 45m, 2h or 1d")),
+    };
+    let count: u64 = text[..text.len() - unit.len()].parse().map_err(|_| "a number comes first; write 90s, 45m, 2h or 1d".to_owned())?;
+    count.checked_mul(each).filter(|seconds| *seconds > 0).ok_or_else(|| "that is no time at all, or more than there is".to_owned())
+}
+
 /// What to do as a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum NodeOrder {
@@ -364,6 +389,25 @@ pub struct RunArgs {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<String>,
+}
+
+/// See [`Order::Renew`].
+#[derive(Debug, Args)]
+pub struct RenewArgs {
+    /// The lease: its name, or the beginning of it
+    pub lease: String,
+    /// How much more time, e.g. 90s, 45m, 2h, 1d
+    #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
+    pub adds_s: u64,
+    /// The most to lock for it, satoshi [default: what is left of the task's budget]
+    #[arg(long, value_name = "SAT", value_parser = sat)]
+    pub budget: Option<u64>,
+    /// Go on renewing by as much, as far as the budget goes
+    #[arg(long)]
+    pub keep_on: bool,
+    /// Do not wait until it is renewed
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
 /// See [`Order::Ssh`].

@@ -10,7 +10,7 @@ use xennetd::config::{ConfigArgs, noted_role};
 use xennetd::control::{Client, ClientError, Command, IdentityView, LeaseId, LeaseView, LedgerPage, Reply, Role, TaskFile, TaskView, What};
 
 use crate::background::{self, Daemon};
-use crate::cli::{Cli, IdentityOrder, LedgerArgs, NodeOrder, Order, PublishArgs, Side};
+use crate::cli::{Cli, IdentityOrder, LedgerArgs, NodeOrder, Order, PublishArgs, RenewArgs, Side};
 use crate::fail::Fail;
 use crate::fee;
 use crate::progress::Progress;
@@ -77,6 +77,7 @@ impl Context {
                 show::print(self.json, &task, |task| format!("task {} is taken back\n", task.task))?;
             }
             Order::Close { lease, no_wait } => self.close(&lease, no_wait).await?,
+            Order::Renew(args) => self.renew(&args).await?,
             Order::Status => match self.client.command(&Command::Status {}).await? {
                 Reply::Status(status) => show::print(self.json, &*status, |status| show::status(status, clock::unix_s()))?,
                 other => return Err(strange(&other)),
@@ -222,6 +223,29 @@ impl Context {
         };
         let view = if no_wait { *view } else { self.settled(lease, &progress).await? };
         progress.done();
+        show::print(self.json, &view, show::lease)
+    }
+
+    async fn renew(&self, args: &RenewArgs) -> Result<(), Fail> {
+        self.daemon().await?;
+        let lease = resolve::lease(&self.client, &args.lease).await?;
+        let progress = Progress::new(self.json);
+        let command = Command::Renew { lease, adds_s: args.adds_s, budget_sat: args.budget, go_on: args.keep_on };
+        let Reply::Lease(view) = self.client.command(&command).await? else {
+            return Err(Fail::new("the daemon answers something else than a lease"));
+        };
+        let mut view = *view;
+        while !args.no_wait && view.renewal.as_ref().is_some_and(|renewal| renewal.funding_txid.is_none()) {
+            let agreed = view.renewal.as_ref().is_some_and(|renewal| renewal.agreed);
+            progress.doing(if agreed { "the node agrees; funding the new channel" } else { "asking the node for more time" });
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            view = resolve::lease_view(&self.client, lease).await?;
+        }
+        progress.done();
+        if let Some(why) = &view.not_renewed {
+            return Err(Fail::new(format!("lease {lease} is not renewed: {}", show::tame(why)))
+                .next("it goes on as agreed; `xennet leases` shows it"));
+        }
         show::print(self.json, &view, show::lease)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bitcoin::Transaction;
 use bitcoin::consensus::encode::deserialize;
 use stateright::{Model, Property};
-use xennet_lease::{CloseReason, Input, Message};
+use xennet_lease::{Channel, CloseReason, Input, Message};
 use xennet_rama::Spend;
 
 use super::world::{BOTH, State, Who, World, total};
@@ -25,6 +25,8 @@ pub enum Event {
     Restore,
     /// The publisher's user is done.
     Close,
+    /// The publisher's user wants more time.
+    Renew,
     Mine,
     /// The last blocks are taken back, and others come in their place, one more; what was in them waits again.
     Reorganise(u32),
@@ -71,6 +73,9 @@ impl Model for World {
         }
         if !state.closed {
             events.push(Event::Close);
+        }
+        if left.renewals > 0 {
+            events.push(Event::Renew);
         }
         if left.blocks > 0 {
             events.push(Event::Mine);
@@ -136,6 +141,10 @@ impl Model for World {
                 state.closed = true;
                 self.feed(&mut state, Who::Publisher, Input::Close(CloseReason::PublisherDone));
             }
+            Event::Renew => {
+                state.left.renewals -= 1;
+                self.feed(&mut state, Who::Publisher, Input::Renew { adds_s: 60, budget_sat: 10_000_000, go_on: false });
+            }
             Event::Mine => {
                 state.left.blocks -= 1;
                 self.mine(&mut state);
@@ -157,9 +166,11 @@ impl Model for World {
             }
             Event::Jump => {
                 state.jumped = true;
-                let refund = state.lease(Who::Node).account.as_ref()?.terms.refund_height;
-                // A block short of it at first: what must happen before the refund has its last chance there.
-                for height in [refund.saturating_sub(1), refund].map(|height| height.max(state.height + 1)) {
+                let known = BOTH.into_iter().flat_map(|who| state.lease(who).channels());
+                let refunds: std::collections::BTreeSet<u32> = known.map(|channel| channel.terms.refund_height).collect();
+                // A block short of each at first: what must happen before the refund has its last chance there.
+                for height in refunds.into_iter().flat_map(|refund| [refund.saturating_sub(1), refund]) {
+                    let height = height.max(state.height + 1);
                     state.height = height - 1;
                     // Hundreds of blocks are days; time passes five times a second.
                     for who in BOTH {
@@ -176,32 +187,40 @@ impl Model for World {
         let mut properties = vec![
             Property::<World>::always("nothing that is given to the chain is wrong", |_, state| state.wrong.is_none()),
             Property::<World>::always("a payment is never below one that the node holds", |_, state| !state.fell_back),
-            Property::<World>::always("the refund comes only if the node is gone", |_, state| {
-                state.gone || !matches!(state.ending(), Some((Spend::Refund { .. }, _)))
+            Property::<World>::always("the refund comes only if the node is gone, or was never paid on that channel", |_, state| {
+                let taken = |(channel, spend): &(&Channel, Spend)| matches!(spend, Spend::Refund { .. }) && channel.total_sat() > 0;
+                state.gone || !state.endings().iter().any(taken)
             }),
             Property::<World>::always("the node works for at most one interval unpaid, and one tick more", |world, state| {
                 let interval = state.lease(Who::Node).totals().map_or(0, |totals| totals.interval_msat.0);
                 state.exposed_msat <= interval + interval * world.tick_ms / super::INTERVAL_MS + 1_000
             }),
             Property::<World>::always("every satoshi is in an output or in the fee", |_, state| {
-                let Some((spend, _)) = state.ending() else { return true };
-                let capacity = state.lease(Who::Node).account.as_ref().map_or(0, |account| account.terms.capacity_sat);
-                match spend {
-                    Spend::Close { total_sat, change_sat, .. } => total_sat + change_sat == capacity,
-                    Spend::Refund { returned_sat, fee_sat } => returned_sat + fee_sat == capacity,
-                }
+                state.endings().into_iter().all(|(channel, spend)| match spend {
+                    Spend::Close { total_sat, change_sat, .. } => total_sat + change_sat == channel.terms.capacity_sat,
+                    Spend::Refund { returned_sat, fee_sat } => returned_sat + fee_sat == channel.terms.capacity_sat,
+                })
             }),
             Property::<World>::sometimes("a lease is settled by the node's close", |_, state| {
-                state.over() && matches!(state.ending(), Some((Spend::Close { .. }, _)))
+                state.over() && state.endings().iter().any(|(_, spend)| matches!(spend, Spend::Close { .. }))
             }),
             Property::<World>::sometimes("a payment arrives", |world, state| state.acknowledged_sat > world.start.acknowledged_sat),
         ];
         if self.budget.vanishes {
-            let back = |_: &World, state: &State| matches!(state.ending(), Some((Spend::Refund { .. }, _)));
+            let back = |_: &World, state: &State| state.endings().iter().any(|(_, spend)| matches!(spend, Spend::Refund { .. }));
             properties.push(Property::<World>::sometimes("the refund comes back", back));
         }
+        if self.budget.renewals > 0 {
+            let over =
+                |_: &World, state: &State| state.endings().iter().filter(|(_, spend)| matches!(spend, Spend::Close { .. })).count() > 1;
+            properties.push(Property::<World>::sometimes("a further channel takes over, and both are closed", over));
+        }
         if self.budget.restores == 0 {
-            let law = |_: &World, state: &State| total(state.lease(Who::Node)) <= total(state.lease(Who::Publisher));
+            let law = |_: &World, state: &State| {
+                let [publisher, node] = BOTH.map(|who| state.lease(who));
+                // What is buried, each side keeps as a sum only.
+                publisher.channels().all(|channel| total(node, channel.number as usize) <= channel.total_sat())
+            };
             properties.push(Property::<World>::always("the node holds nothing that the publisher does not know to have signed", law));
         }
         properties

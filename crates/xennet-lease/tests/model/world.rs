@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{ScriptBuf, Transaction, Txid};
-use xennet_lease::{Action, Input, Lease, Message, Stage};
+use xennet_lease::{Action, Channel, Input, Lease, Message, Secret, Stage};
 use xennet_rama::Spend;
 
 /// Who acts.
@@ -72,6 +72,8 @@ pub struct Budget {
     pub evictions: u8,
     /// Whether the node may go away for good.
     pub vanishes: bool,
+    /// Times the publisher's user wants more time.
+    pub renewals: u8,
 }
 
 /// What is broken on purpose, to see that the properties notice.
@@ -117,9 +119,11 @@ pub struct State {
     pub(super) jumped: bool,
     /// The node is gone for good.
     pub(super) gone: bool,
-    /// Highest total the publisher has ever said, and the node has ever acknowledged, satoshi.
-    pub(super) said_sat: u64,
-    pub(super) acknowledged_sat: u64,
+    /// Highest total the publisher has ever said, and the node has ever acknowledged, in each channel, satoshi.
+    pub(super) said_sat: [u64; CHANNELS],
+    pub(super) acknowledged_sat: [u64; CHANNELS],
+    /// Keys that wallets have given, and fundings that were made.
+    keys: u8,
     /// A payment was said below one that the node held then.
     pub fell_back: bool,
     /// The worst that the node worked for without holding a payment, thousandths of a satoshi.
@@ -128,8 +132,22 @@ pub struct State {
     pub wrong: Option<&'static str>,
 }
 
-pub(super) fn total(lease: &Lease) -> u64 {
-    lease.account.as_ref().map_or(0, xennet_lease::Account::total_sat)
+/// The most channels a lease may have here, and one for counting from 1.
+pub const CHANNELS: usize = 5;
+
+/// What is signed or held in one channel, satoshi.
+pub(super) fn total(lease: &Lease, number: usize) -> u64 {
+    lease.channels().find(|channel| channel.number as usize == number).map_or(0, Channel::total_sat)
+}
+
+fn totals(lease: &Lease) -> [u64; CHANNELS] {
+    std::array::from_fn(|number| total(lease, number))
+}
+
+/// What is held for use, close reserves taken off, satoshi.
+fn earned_sat(lease: &Lease) -> u64 {
+    let of_channels: u64 = lease.channels().map(|channel| channel.terms.earned_of(channel.total_sat())).sum();
+    of_channels + lease.closed.total_sat.saturating_sub(lease.closed.close_reserve_sat)
 }
 
 impl State {
@@ -149,8 +167,9 @@ impl State {
             closed: false,
             jumped: false,
             gone: false,
-            said_sat: total(&publisher.lease),
-            acknowledged_sat: total(&node.lease),
+            said_sat: totals(&publisher.lease),
+            acknowledged_sat: totals(&node.lease),
+            keys: 100,
             fell_back: false,
             exposed_msat: 0,
             wrong: None,
@@ -162,11 +181,13 @@ impl State {
         &self.processes[who.place()].now.lease
     }
 
-    /// How the channel was ended in a block, and where.
-    pub fn ending(&self) -> Option<(Spend, u32)> {
-        let account = self.lease(Who::Node).account.as_ref()?;
-        let outpoint = account.outpoint?;
-        self.chain.iter().find_map(|(height, tx)| Some((account.terms.spend_in(outpoint, &deserialize(tx).ok()?)?, *height)))
+    /// How channels were ended in blocks: each channel as the node knows it, and its end.
+    pub fn endings(&self) -> Vec<(&Channel, Spend)> {
+        let end = |channel: &Channel| {
+            let outpoint = channel.outpoint?;
+            self.chain.iter().find_map(|(_, tx)| channel.terms.spend_in(outpoint, &deserialize(tx).ok()?))
+        };
+        self.lease(Who::Node).channels().filter_map(|channel| Some((channel, end(channel)?))).collect()
     }
 
     pub fn over(&self) -> bool {
@@ -196,8 +217,8 @@ impl World {
         if who == Who::Node {
             let lease = &process.now.lease;
             if let (Stage::Live, Some(totals)) = (&lease.stage, lease.totals()) {
-                let earned = lease.account.as_ref().map_or(0, |account| account.terms.earned_of(totals.total_sat)) * 1_000;
-                state.exposed_msat = state.exposed_msat.max(totals.owed_msat.0.saturating_sub(earned));
+                let earned_msat = earned_sat(lease) * 1_000;
+                state.exposed_msat = state.exposed_msat.max(totals.owed_msat.0.saturating_sub(earned_msat));
             }
         }
         actions
@@ -208,11 +229,15 @@ impl World {
             match action {
                 Action::Send(message) => {
                     match &message {
-                        Message::Pay { update, .. } => {
-                            state.fell_back |= update.total_sat < total(state.lease(Who::Node));
-                            state.said_sat = state.said_sat.max(update.total_sat);
+                        Message::Pay { channel, update, .. } => {
+                            let at = *channel as usize;
+                            state.fell_back |= update.total_sat < total(state.lease(Who::Node), at);
+                            state.said_sat[at] = state.said_sat[at].max(update.total_sat);
                         }
-                        Message::Ack { total_sat, .. } => state.acknowledged_sat = state.acknowledged_sat.max(*total_sat),
+                        Message::Ack { total_sat, .. } => {
+                            let at = state.lease(Who::Node).account.as_ref().map_or(1, |account| account.channel.number as usize);
+                            state.acknowledged_sat[at] = state.acknowledged_sat[at].max(*total_sat);
+                        }
                         _ => {}
                     }
                     if state.up {
@@ -225,21 +250,31 @@ impl World {
                     let to = ScriptBuf::from_bytes([&[0, 20][..], &script].concat());
                     self.feed(state, who, Input::Destination { to, feerate_sat_per_kvb: 1_000 });
                 }
-                Action::Watch(_) => self.show_chain(state, who),
+                Action::AskKey => {
+                    state.keys += 1;
+                    let secret = Secret(secp256k1::SecretKey::from_slice(&[state.keys; 32]).unwrap());
+                    self.feed(state, who, Input::FreshKey(secret));
+                }
+                Action::Fund { script, sat } => {
+                    state.keys += 1;
+                    let transaction = super::pair::funding(script, sat, state.keys.into());
+                    self.feed(state, who, Input::FundingBuilt { transaction, vout: 1 });
+                }
+                Action::Watch(script) => self.show_chain(state, who, script),
                 _ => {}
             }
         }
     }
 
     /// Tells a side what the chain and the mempool hold of its channel.
-    fn show_chain(&self, state: &mut State, who: Who) {
+    fn show_chain(&self, state: &mut State, who: Who, script: ScriptBuf) {
         for (height, tx) in state.chain.clone() {
             self.feed(state, who, Input::Seen { transaction: deserialize(&tx).unwrap(), height: Some(height) });
         }
         for tx in state.mempool.clone() {
             self.feed(state, who, Input::Seen { transaction: deserialize(&tx).unwrap(), height: None });
         }
-        self.feed(state, who, Input::PastTold);
+        self.feed(state, who, Input::PastTold(script));
     }
 
     fn broadcast(&self, state: &mut State, tx: &Transaction) {
@@ -258,25 +293,28 @@ impl World {
         if lock > state.height {
             return;
         }
-        let account = state.lease(Who::Node).account.as_ref();
-        let ends = account.and_then(|account| account.terms.spend_in(account.outpoint?, tx).map(|spend| (spend, account.terms.clone())));
-        match ends {
-            Some((Spend::Close { total_sat, .. }, _)) if total_sat < state.acknowledged_sat => {
-                state.wrong = Some("the node closes for less than it has acknowledged");
-            }
-            Some((Spend::Close { total_sat, .. }, _)) if total_sat > state.said_sat => {
-                state.wrong = Some("the node closes for more than was ever said");
-            }
-            Some((Spend::Refund { .. }, terms)) if state.height < terms.refund_height => {
-                state.wrong = Some("the refund is taken before its height");
-            }
-            Some((_, terms)) => {
-                let out: u64 = tx.output.iter().map(|output| output.value.to_sat()).sum();
-                if out > terms.capacity_sat {
-                    state.wrong = Some("more comes out of the channel than went in");
+        let channels: Vec<Channel> = state.lease(Who::Node).channels().cloned().collect();
+        let mut in_sat = 0;
+        for channel in &channels {
+            let Some(spend) = channel.outpoint.and_then(|outpoint| channel.terms.spend_in(outpoint, tx)) else { continue };
+            let at = channel.number as usize;
+            in_sat += channel.terms.capacity_sat;
+            match spend {
+                Spend::Close { total_sat, .. } if total_sat < state.acknowledged_sat[at] => {
+                    state.wrong = Some("the node closes for less than it has acknowledged");
                 }
+                Spend::Close { total_sat, .. } if total_sat > state.said_sat[at] => {
+                    state.wrong = Some("the node closes for more than was ever said");
+                }
+                Spend::Refund { .. } if state.height < channel.terms.refund_height => {
+                    state.wrong = Some("the refund is taken before its height");
+                }
+                _ => {}
             }
-            None => {}
+        }
+        let out_sat: u64 = tx.output.iter().map(|output| output.value.to_sat()).sum();
+        if in_sat > 0 && out_sat > in_sat {
+            state.wrong = Some("more comes out of the channels than went in");
         }
         state.mempool.retain(|known| !spends(known));
         state.mempool.push(bytes);

@@ -82,6 +82,8 @@ pub struct Pair {
     pub ways: BTreeSet<(String, String)>,
     /// Fundings built so far; each spends a coin of its own.
     fundings: u32,
+    /// The last key that a wallet gave.
+    keys: u8,
     pub hand: Option<Box<dyn Hand>>,
 }
 
@@ -162,8 +164,8 @@ impl Pair {
             announcement: None,
             paused: false,
             unacknowledged: false,
-            refund: None,
             looking: false,
+            go_on: None,
         });
         let node = Side::Node(NodeSide {
             guest_key: None,
@@ -178,8 +180,6 @@ impl Pair {
             patience_ms: 30_000,
             block_s: BLOCK_MS / 1000,
             paused_since_ms: None,
-            settling: None,
-            settling_feerate_sat_per_kvb: 0,
             asked_destination: false,
             acceptance: Vec::new(),
         });
@@ -212,6 +212,7 @@ impl Pair {
             relayed_from: 0,
             ways: BTreeSet::new(),
             fundings: 0,
+            keys: 100,
             hand: None,
         };
         pair.feed(Who::Publisher, Input::Start);
@@ -244,7 +245,7 @@ impl Pair {
                 self.later(LATENCY_MS, other, true, Input::Heard(message));
             }
             Action::Send(_) => {}
-            Action::Watch(_) => {
+            Action::Watch(script) => {
                 // What is there already is told of too.
                 for (transaction, height) in self.chain.clone() {
                     self.later(LATENCY_MS, who, false, Input::Seen { transaction, height: Some(height) });
@@ -252,7 +253,7 @@ impl Pair {
                 for transaction in self.mempool.clone() {
                     self.later(LATENCY_MS, who, false, Input::Seen { transaction, height: None });
                 }
-                self.later(LATENCY_MS, who, false, Input::PastTold);
+                self.later(LATENCY_MS, who, false, Input::PastTold(script));
             }
             Action::Dial => self.dialing = true,
             Action::Boot { guest_key } => {
@@ -298,6 +299,11 @@ impl Pair {
             Action::AskDestination => {
                 let to = ScriptBuf::from_hex("0014aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
                 self.later(10, who, false, Input::Destination { to, feerate_sat_per_kvb: self.feerate });
+            }
+            Action::AskKey => {
+                self.keys += 1;
+                let secret = Secret(SecretKey::from_slice(&[self.keys; 32]).unwrap());
+                self.later(10, who, false, Input::FreshKey(secret));
             }
             Action::Record(entry) => self.party(who).ledger.push(entry),
         }
@@ -479,7 +485,7 @@ fn stage_name(lease: &Lease) -> String {
 }
 
 /// A transaction that funds several channels; the second is the one asked for.
-fn funding(script: ScriptBuf, sat: u64, nth: u32) -> Transaction {
+pub fn funding(script: ScriptBuf, sat: u64, nth: u32) -> Transaction {
     let coin = OutPoint { txid: Txid::from_raw_hash(bitcoin::hashes::Hash::all_zeros()), vout: 7 + nth };
     let input = TxIn { previous_output: coin, script_sig: ScriptBuf::new(), sequence: Sequence::MAX, witness: Witness::new() };
     let other = TxOut { value: Amount::from_sat(sat), script_pubkey: ScriptBuf::from_bytes([&[0, 32][..], &[9; 32]].concat()) };

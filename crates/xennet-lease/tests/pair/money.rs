@@ -1,18 +1,20 @@
 //! What it came to, by the simulated chain and clock.
 
 use bitcoin::Transaction;
+use xennet_lease::Channel;
 use xennet_meter::{interval_price, owed};
+use xennet_rama::Spend;
 use xennet_task::Usage;
 
 use super::Pair;
 
 impl Pair {
-    /// What a transaction that ends the channel pays, sat/kvB.
+    /// What a transaction that ends channels pays, sat/kvB.
     pub fn feerate_of(&self, transaction: &Transaction) -> Option<u64> {
-        let account = self.publisher.lease.account.as_ref()?;
-        account.terms.spend_in(account.outpoint?, transaction)?;
+        let ends = |channel: &&Channel| channel.outpoint.is_some_and(|at| channel.terms.spend_in(at, transaction).is_some());
+        let in_sat: u64 = self.publisher.lease.channels().filter(ends).map(|channel| channel.terms.capacity_sat).sum();
         let out_sat: u64 = transaction.output.iter().map(|output| output.value.to_sat()).sum();
-        Some((account.terms.capacity_sat - out_sat) * 1000 / transaction.vsize() as u64)
+        (in_sat > 0).then(|| (in_sat - out_sat) * 1000 / transaction.vsize() as u64)
     }
 
     /// What the guest's time really was worth, thousandths of a satoshi.
@@ -30,15 +32,18 @@ impl Pair {
         owed(&proposal.rates, proposal.core_mhz, &usage).unwrap().0
     }
 
-    /// What the node was paid for use, as the chain has it: the total less the close reserve, thousandths of a satoshi.
+    /// What the node was paid for use, as the chain has it: the totals less the close reserves, thousandths of a satoshi.
     pub fn paid_msat(&self) -> u64 {
-        let Some(account) = &self.publisher.lease.account else { return 0 };
-        let Some(outpoint) = account.outpoint else { return 0 };
-        let ending = self.chain.iter().find_map(|(transaction, _)| account.terms.spend_in(outpoint, transaction));
-        match ending {
-            Some(xennet_rama::Spend::Close { total_sat, .. }) => account.terms.earned_of(total_sat) * 1000,
-            _ => 0,
-        }
+        let lease = &self.publisher.lease;
+        let paid = |channel: &Channel| {
+            let outpoint = channel.outpoint?;
+            match self.chain.iter().find_map(|(transaction, _)| channel.terms.spend_in(outpoint, transaction))? {
+                Spend::Close { total_sat, .. } => Some(channel.terms.earned_of(total_sat)),
+                Spend::Refund { .. } => None,
+            }
+        };
+        let closed_sat = lease.closed.total_sat.saturating_sub(lease.closed.close_reserve_sat);
+        (lease.channels().filter_map(paid).sum::<u64>() + closed_sat) * 1000
     }
 
     pub fn interval_msat(&self) -> u64 {

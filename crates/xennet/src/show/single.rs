@@ -92,6 +92,16 @@ pub fn lease(lease: &LeaseView) -> String {
             .add("of it for the closing fee", units::sat(totals.close_reserve_sat.min(totals.total_sat)))
             .add("in the channel", units::sat(totals.capacity_sat));
     }
+    lines.maybe("agreed until", lease.ends_at_ms.map(|ms| format!("{} UTC", units::time(ms / 1000))));
+    if let Some(renewal) = &lease.renewal {
+        let how = match &renewal.funding_txid {
+            Some(txid) => format!("channel funded by {txid}, takes over when blocks have buried it"),
+            None if renewal.agreed => "the node agrees, the channel is being funded".into(),
+            None => "the node was asked".into(),
+        };
+        lines.add("renewal", format!("{} more, {}; {how}", units::seconds(renewal.adds_s), units::sat(renewal.capacity_sat)));
+    }
+    lines.maybe("not renewed", lease.not_renewed.as_deref().map(tame));
     lines.maybe("funded by", lease.funding_txid.as_deref()).maybe("settled by", lease.close_txid.as_deref());
     for reason in &lease.reasons {
         lines.add("reason", tame(reason));

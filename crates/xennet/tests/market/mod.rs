@@ -24,6 +24,10 @@ impl Market {
         build_daemon();
         let dir = tempfile::tempdir().unwrap();
         let overlay = format!("/ip4/127.0.0.1/tcp/{}", free_port());
+        std::fs::create_dir(dir.path().join("node")).unwrap();
+        // Figures of an emulated guest vary with what else runs here; that they are compared is not what these tests are for.
+        let policy = "[policy]\nfigures_tolerance_percent = 95\nleast_of_offer_percent = 5\n";
+        std::fs::write(dir.path().join("node/xennet.toml"), policy).unwrap();
         let node = spawn_node(dir.path(), &overlay);
         Market { dir, node, overlay, tunnel: format!("127.0.0.1:{}", free_port()), _turn: turn }
     }

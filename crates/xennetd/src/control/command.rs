@@ -125,6 +125,20 @@ pub enum Command {
         /// The task.
         task: AnnouncementHash,
     },
+    /// Ask the node of a lease for more time, to be paid on a further channel; the guest runs on. Answers [`Reply::Lease`] at once:
+    /// `renewal` tells how it goes, `not_renewed` why it does not.
+    Renew {
+        /// Which one.
+        lease: LeaseId,
+        /// How much more, seconds.
+        adds_s: u64,
+        /// The most that may be locked for it, satoshi; none: what is left of the task's budget.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget_sat: Option<u64>,
+        /// Whether to go on renewing by as much, as far as the budget goes.
+        #[serde(default)]
+        go_on: bool,
+    },
     /// Close a lease: the last payment, then settlement on chain. Answers [`Reply::Lease`] at once.
     CloseLease {
         /// Which one.

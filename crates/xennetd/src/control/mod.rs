@@ -23,8 +23,8 @@ pub use money::{CoinStateView, CoinView, HistoryView, MoneyKind, SweepView};
 pub use server::{PipeStream, Request, ServeError, Server, serve};
 pub use transaction::{InputView, OutputView, TransactionView};
 pub use view::{
-    AddressView, BalanceView, IdentityView, LeaseStage, LeaseView, LedgerPage, MiningView, PaymentView, Quote, QuoteView, StatusView,
-    TaskState, TaskView,
+    AddressView, BalanceView, IdentityView, LeaseStage, LeaseView, LedgerPage, MiningView, PaymentView, Quote, QuoteView, RenewalView,
+    StatusView, TaskState, TaskView,
 };
 
 // The words the commands and views are made of, so that programs need no other crate of ours.

@@ -357,10 +357,29 @@ pub struct LeaseView {
     pub close_txid: Option<String>,
     /// On the publisher, once it was seen: the guest's ed25519 host key, hex. `xennet ssh` pins it.
     pub guest_host_key: Option<String>,
+    /// A renewal under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<RenewalView>,
+    /// Why the last renewal came to nothing, if it did. The lease goes on as agreed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_renewed: Option<String>,
     /// Whether a job has taken it for itself (see [`Command::Rent`](super::Command::Rent)).
     pub rented: bool,
     /// Why it was refused, closed or ended, each with the numbers and the nearest fix.
     pub reasons: Vec<String>,
+}
+
+/// A renewal under way: a further channel that has not taken over yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalView {
+    /// What it adds to the agreed time, seconds.
+    pub adds_s: u64,
+    /// What the further channel holds, satoshi.
+    pub capacity_sat: u64,
+    /// Whether the node has agreed.
+    pub agreed: bool,
+    /// The transaction that funds it, once there is one: the agreed time is longer from then on.
+    pub funding_txid: Option<String>,
 }
 
 /// A page of a ledger.

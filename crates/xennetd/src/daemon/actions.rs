@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::rngs::OsRng;
 use xennet_identity::Role;
-use xennet_lease::{Action, EndReason, Input, LedgerKind, Side, Stage};
+use xennet_lease::{Action, EndReason, Input, LedgerEntry, LedgerKind, Secret, Side, Stage};
 use xennet_task::{LeaseId, Proposal, Said, Sealed};
 
 use super::fund::Wanted;
@@ -42,7 +42,7 @@ impl Daemon {
                     outbox.send(&message);
                 }
             }
-            Action::Record(entry) => self.recorded(id, entry.kind, entry.paid_sat, entry.owed),
+            Action::Record(entry) => self.recorded(id, &entry),
             Action::Dial => self.dial(id),
             Action::Boot { guest_key } => self.boot(id, guest_key),
             Action::Pause => self.order(id, Order::Pause),
@@ -69,7 +69,7 @@ impl Daemon {
                         let input = Input::Seen { transaction, height: height_of(status) };
                         shared.happen(Happening::Lease(id, input)).await;
                     }
-                    shared.happen(Happening::Lease(id, Input::PastTold)).await;
+                    shared.happen(Happening::Lease(id, Input::PastTold(script))).await;
                 });
             }
             Action::Broadcast(transaction) => {
@@ -92,6 +92,7 @@ impl Daemon {
                 });
             }
             Action::AskDestination => self.ask_destination(id),
+            Action::AskKey => self.ask_key(id),
         }
     }
 
@@ -124,11 +125,29 @@ impl Daemon {
         });
     }
 
-    fn recorded(&self, id: LeaseId, kind: LedgerKind, paid_sat: u64, owed: xennet_task::Msat) {
-        if kind == LedgerKind::Paid
+    /// A key for a further channel. Without one there is no renewal; the lease goes on.
+    fn ask_key(&self, id: LeaseId) {
+        self.spawn(id, move |shared| async move {
+            loop {
+                match shared.wallet.fresh_key() {
+                    Ok(key) => return Input::FreshKey(Secret(key)),
+                    Err(error) => tracing::warn!(lease = %id, %error, "no key for a channel yet"),
+                }
+                tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            }
+        });
+    }
+
+    fn recorded(&self, id: LeaseId, entry: &LedgerEntry) {
+        match entry.kind {
+            LedgerKind::Renewed => self.tell(What::Notice { text: format!("lease {id} is renewed: {}", entry.note) }),
+            LedgerKind::NotRenewed => self.tell(What::Notice { text: format!("lease {id} is not renewed: {}", entry.note) }),
+            _ => {}
+        }
+        if entry.kind == LedgerKind::Paid
             && let Some(account) = self.leases.get(&id).and_then(|running| running.lease.account.as_ref())
         {
-            self.tell(What::Paid { lease: id, number: u64::from(account.payments), paid_sat, owed });
+            self.tell(What::Paid { lease: id, number: u64::from(account.payments), paid_sat: entry.paid_sat, owed: entry.owed });
         }
     }
 

@@ -25,20 +25,24 @@ impl Labels {
                 Spend::Close { .. } => MoneyKind::Settlement,
                 Spend::Refund { .. } => MoneyKind::Refund,
             };
-            if let Some(account) = &lease.account {
-                labels.add(account.outpoint.map(|outpoint| outpoint.txid), MoneyKind::Funding, lease.id);
-                if let Some(ending) = &account.ending {
+            for channel in lease.channels() {
+                labels.add(channel.outpoint.map(|outpoint| outpoint.txid), MoneyKind::Funding, lease.id);
+                if let Some(ending) = &channel.ending {
                     labels.add(Some(ending.txid), of_spend(&ending.how), lease.id);
                 }
+                let sent = match lease.side {
+                    Side::Node(_) => MoneyKind::Settlement,
+                    Side::Publisher(_) => MoneyKind::Refund,
+                };
+                labels.add(channel.end.as_ref().map(bitcoin::Transaction::compute_txid), sent, lease.id);
+            }
+            for (funding, end) in &lease.closed.transactions {
+                labels.add(Some(funding.txid), MoneyKind::Funding, lease.id);
+                labels.add(Some(end.txid), of_spend(&end.how), lease.id);
             }
             if let Stage::Settled { txid, spend } = &lease.stage {
                 labels.add(Some(*txid), of_spend(spend), lease.id);
             }
-            let (sent, kind) = match &lease.side {
-                Side::Node(side) => (&side.settling, MoneyKind::Settlement),
-                Side::Publisher(side) => (&side.refund, MoneyKind::Refund),
-            };
-            labels.add(sent.as_ref().map(bitcoin::Transaction::compute_txid), kind, lease.id);
         }
         labels
     }

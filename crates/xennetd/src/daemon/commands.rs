@@ -66,6 +66,7 @@ impl Daemon {
                     return self.fill_rents();
                 }
             }
+            Command::Renew { lease, adds_s, budget_sat, go_on } => self.renew(lease, adds_s, budget_sat, go_on),
             Command::CloseLease { lease } => {
                 let reason = match self.shared.config.role {
                     Role::Publisher => CloseReason::PublisherDone,
@@ -83,7 +84,7 @@ impl Daemon {
         let _ = answer.send(reply);
     }
 
-    fn lease_reply(&self, id: LeaseId) -> Result<Reply, Failure> {
+    pub(super) fn lease_reply(&self, id: LeaseId) -> Result<Reply, Failure> {
         match self.leases.get(&id) {
             Some(running) => Ok(Reply::Lease(Box::new(views::lease_view(running)))),
             None => Err(Failure::not_found(format!("lease {id}"), "`xennet leases` lists them")),

@@ -208,6 +208,7 @@ fn changes_something(command: &Command) -> bool {
         | Command::Publish { .. }
         | Command::Cancel { .. }
         | Command::Rent { .. }
+        | Command::Renew { .. }
         | Command::CloseLease { .. } => true,
     }
 }

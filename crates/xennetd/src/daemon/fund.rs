@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use bitcoin::{ScriptBuf, Transaction};
 use tokio::sync::mpsc;
 use xennet_chain::{Wallet, WalletError};
-use xennet_lease::{Input, Stage};
+use xennet_lease::Input;
 use xennet_task::LeaseId;
 
 use super::happening::Happening;
@@ -124,9 +124,8 @@ impl Daemon {
     }
 
     fn waits_for_funding(&self, id: &LeaseId) -> Option<Wanted> {
-        let lease = &self.leases.get(id)?.lease;
-        let account = lease.account.as_ref().filter(|account| lease.stage == Stage::Agreed && account.funding.is_none())?;
-        Some(Wanted { lease: *id, script: account.terms.script_pubkey(), sat: account.terms.capacity_sat })
+        let (script, sat) = self.leases.get(id)?.lease.wants_funding()?;
+        Some(Wanted { lease: *id, script, sat })
     }
 }
 

@@ -270,10 +270,12 @@ impl Daemon {
         for (_, lease) in store.scan_json::<Lease>(Table::Leases).context("the kept leases cannot be read")? {
             let kept = lease.revision;
             // Kept, but perhaps never sent: its coins are spoken for.
-            if let (xennet_lease::Side::Publisher(_), Some(account)) = (&lease.side, &lease.account)
-                && let (Some(funding), None) = (&account.funding, account.funded_height)
-            {
-                daemon.shared.wallet.reserve(funding);
+            if let xennet_lease::Side::Publisher(_) = &lease.side {
+                for funding in
+                    lease.channels().filter(|channel| channel.funded_height.is_none()).filter_map(|channel| channel.funding.as_ref())
+                {
+                    daemon.shared.wallet.reserve(funding);
+                }
             }
             daemon.adopt(lease, kept);
         }

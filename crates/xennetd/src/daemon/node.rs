@@ -206,8 +206,6 @@ impl Daemon {
             patience_ms: u64::try_from(self.shared.config.patience.as_millis()).unwrap_or(u64::MAX),
             block_s: self.shared.config.chain.block_s(),
             paused_since_ms: None,
-            settling: None,
-            settling_feerate_sat_per_kvb: 0,
             asked_destination: false,
             acceptance: message.clone(),
         };

@@ -8,7 +8,7 @@ use rand::rngs::OsRng;
 use xennet_identity::Role;
 use xennet_lease::{Input, Lease, PublisherSide, Secret, Side, most_close_feerate};
 use xennet_market::check_acceptance;
-use xennet_task::{Acceptance, Announcement, AnnouncementHash, Cancellation, Carrier, Digest, Said, Task, TaskFile, TaskId};
+use xennet_task::{Acceptance, Announcement, AnnouncementHash, Cancellation, Carrier, Digest, LeaseId, Said, Task, TaskFile, TaskId};
 use xennet_tunnel::{ListenConfig, ListenLimits, Listener};
 
 use super::announce::{self, Form};
@@ -256,8 +256,8 @@ impl Daemon {
             announcement: None,
             paused: false,
             unacknowledged: false,
-            refund: None,
             looking: false,
+            go_on: None,
         };
         let (task, task_hash) = (own.task.clone(), own.hash);
         let tip = shared.anchors.tip();
@@ -297,19 +297,43 @@ impl Daemon {
 
     /// What may still be locked for a task: its budget, and the daemon's, less what its leases hold or have spent.
     fn budget_left(&self, own: &OwnTask) -> u64 {
-        let held = |running: &super::Running| match (&running.lease.side, &running.lease.proposal) {
-            // Promised, not locked yet.
-            (Side::Publisher(side), None) if !running.lease.is_over() => side.budget_sat,
-            (Side::Publisher(_), Some(_)) if running.lease.is_over() => running.lease.paid_sat(),
-            (Side::Publisher(_), Some(proposal)) => proposal.capacity_sat,
-            _ => 0,
-        };
-        let of_task: u64 = self.leases.values().filter(|running| running.lease.task_hash == own.hash).map(held).sum();
-        let open: u64 = self.leases.values().filter(|running| !running.lease.is_over()).map(held).sum();
-        let task_left = own.file.budget_sat.unwrap_or(u64::MAX).saturating_sub(of_task);
-        let daemon_left = self.shared.config.budget_sat.unwrap_or(u64::MAX).saturating_sub(open);
+        let of_task: u64 =
+            self.leases.values().filter(|running| running.lease.task_hash == own.hash).map(held_sat).fold(0, u64::saturating_add);
+        own.file.budget_sat.unwrap_or(u64::MAX).saturating_sub(of_task).min(self.daemon_budget_left())
+    }
+
+    /// What may still be locked by this daemon.
+    fn daemon_budget_left(&self) -> u64 {
+        let open: u64 = self.leases.values().filter(|running| !running.lease.is_over()).map(held_sat).fold(0, u64::saturating_add);
+        let left = self.shared.config.budget_sat.unwrap_or(u64::MAX).saturating_sub(open);
         // No output may hold more than there are coins.
-        task_left.min(daemon_left).min(bitcoin::Amount::MAX_MONEY.to_sat())
+        left.min(bitcoin::Amount::MAX_MONEY.to_sat())
+    }
+
+    /// Asks the node of a lease for more time.
+    pub(super) fn renew(&mut self, id: LeaseId, adds_s: u64, budget_sat: Option<u64>, go_on: bool) -> Result<Reply, Failure> {
+        let Some(running) = self.leases.get(&id) else {
+            return Err(Failure::not_found(format!("lease {id}"), "`xennet leases` lists them"));
+        };
+        let left_sat = match (budget_sat, self.book.own.get(&running.lease.task_hash)) {
+            (Some(given_sat), _) => given_sat.min(self.daemon_budget_left()),
+            (None, Some(own)) => self.budget_left(own),
+            (None, None) => self.daemon_budget_left(),
+        };
+        let needed_sat = running.lease.check_renewal(adds_s, left_sat).map_err(|why| {
+            Failure::new(
+                FailureKind::Conflict,
+                format!("lease {id} cannot be renewed: {why}"),
+                "it goes on as agreed; `xennet leases` shows until when",
+            )
+        })?;
+        let have_sat = self.shared.balance().confirmed_sat;
+        if have_sat < needed_sat {
+            let text = format!("the wallet holds {have_sat} sat, and the new channel takes {needed_sat} sat");
+            return Err(Failure::new(FailureKind::NotEnoughMoney, text, "pay the rest to `xennet wallet address`, or ask for less time"));
+        }
+        self.feed(id, Input::Renew { adds_s, budget_sat: left_sat, go_on });
+        self.lease_reply(id)
     }
 
     /// Gives waiting jobs the leases that nobody has taken.
@@ -330,6 +354,18 @@ impl Daemon {
             }
         }
         self.rents = waiting;
+    }
+}
+
+/// What a lease holds of a budget, or has spent of it, satoshi.
+fn held_sat(running: &super::Running) -> u64 {
+    let lease = &running.lease;
+    match (&lease.side, &lease.proposal) {
+        // Promised, not locked yet.
+        (Side::Publisher(side), None) if !lease.is_over() => side.budget_sat,
+        (Side::Publisher(_), Some(_)) if lease.is_over() => lease.paid_sat(),
+        (Side::Publisher(_), Some(proposal)) => proposal.capacity_sat.max(lease.committed_sat()),
+        _ => 0,
     }
 }
 

@@ -6,7 +6,7 @@ use xennet_rama::Spend;
 use xennet_task::AnnouncementHash;
 
 use super::{Daemon, Running, machine};
-use crate::control::{BalanceView, IdentityView, LeaseStage, LeaseView, StatusView, TaskView};
+use crate::control::{BalanceView, IdentityView, LeaseStage, LeaseView, RenewalView, StatusView, TaskView};
 
 /// The stage as people see it: the lease's own, with the ways out of it told apart.
 pub fn stage_of(lease: &Lease) -> LeaseStage {
@@ -51,7 +51,6 @@ pub fn lease_view(running: &Running) -> LeaseView {
     };
     let account = lease.account.as_ref();
     let size = lease.size();
-    let length_ms = lease.proposal.map(|proposal| u64::try_from(proposal.lease.as_millis()).unwrap_or(u64::MAX));
     LeaseView {
         lease: lease.id,
         side,
@@ -59,7 +58,7 @@ pub fn lease_view(running: &Running) -> LeaseView {
         stage_since_ms: lease.stage_since_ms,
         accepted_at_ms: lease.accepted_at_ms,
         live_since_ms: lease.live_since_ms,
-        ends_at_ms: lease.live_since_ms.zip(length_ms).map(|(since, length)| since.saturating_add(length)),
+        ends_at_ms: lease.ends_at_ms(),
         peer: peer.to_string(),
         task: lease.task_hash,
         operating_system: lease.acceptance.operating_system.clone(),
@@ -73,12 +72,25 @@ pub fn lease_view(running: &Running) -> LeaseView {
         rates: lease.proposal.map(|proposal| proposal.rates),
         payout: lease.proposal.map(|proposal| proposal.payout),
         totals: lease.totals(),
-        funding_txid: account.and_then(|account| account.outpoint).map(|outpoint| outpoint.txid.to_string()),
-        close_txid: account.and_then(|account| account.ending).map(|ending| ending.txid.to_string()),
+        funding_txid: account.and_then(|account| account.channel.outpoint).map(|outpoint| outpoint.txid.to_string()),
+        close_txid: account.and_then(|account| account.channel.ending).map(|ending| ending.txid.to_string()),
         guest_host_key: lease.guest_host_key.map(hex::encode),
+        renewal: renewal_of(lease),
+        not_renewed: lease.not_renewed.clone(),
         rented: running.rented,
         reasons: reasons_of(lease),
     }
+}
+
+fn renewal_of(lease: &Lease) -> Option<RenewalView> {
+    let renewal = lease.next.as_ref()?;
+    let funding = renewal.channel.as_ref().and_then(|channel| channel.outpoint);
+    Some(RenewalView {
+        adds_s: renewal.adds_s,
+        capacity_sat: renewal.capacity_sat,
+        agreed: renewal.channel.is_some(),
+        funding_txid: funding.map(|outpoint| outpoint.txid.to_string()),
+    })
 }
 
 impl Daemon {
@@ -118,10 +130,9 @@ impl Daemon {
     pub(super) fn locked_sat(&self) -> u64 {
         self.leases
             .values()
-            .filter(|running| running.lease.is_locked() && matches!(running.lease.side, LeaseSide::Publisher(_)))
-            .filter_map(|running| running.lease.account.as_ref())
-            .map(|account| account.terms.capacity_sat)
-            .sum()
+            .filter(|running| !running.lease.is_over() && matches!(running.lease.side, LeaseSide::Publisher(_)))
+            .map(|running| running.lease.locked_sat())
+            .fold(0, u64::saturating_add)
     }
 
     pub(super) fn identity_view(&self, role: Role) -> IdentityView {

@@ -58,11 +58,9 @@ impl Daemon {
             }
         };
         let waited_for = self.leases.values().any(|running| {
-            let account = running.lease.account.as_ref();
-            let of_account = |account: &xennet_lease::Account| {
-                account.outpoint.is_some_and(|outpoint| outpoint.txid == txid) || account.ending.is_some_and(|ending| ending.txid == txid)
-            };
-            account.is_some_and(of_account)
+            running.lease.channels().any(|channel| {
+                channel.outpoint.is_some_and(|outpoint| outpoint.txid == txid) || channel.ending.is_some_and(|ending| ending.txid == txid)
+            })
         });
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {

@@ -63,7 +63,7 @@ fn alone(lease: &Lease, ledger: &[LedgerEntry], pair: &Pair) -> Vec<String> {
             PayoutInterval::InAdvance(_) => 2 * pair.interval_msat(),
             PayoutInterval::InArrears(_) => pair.interval_msat(),
         };
-        let earned_msat = account.terms.earned_of(entry.paid_sat) * 1_000;
+        let earned_msat = account.channel.terms.earned_of(entry.paid_sat) * 1_000;
         if earned_msat > entry.owed.0 + ahead + ROUNDED_MSAT {
             let Msat(owed) = entry.owed;
             wrong.push(format!("{:?}: {earned_msat} msat are paid and {owed} msat owed, {ahead} msat ahead is the most", entry.kind));
@@ -81,7 +81,7 @@ fn with_chain(pair: &Pair, party: &Party) -> Vec<String> {
             LedgerKind::Funded => {
                 let outpoint: Option<OutPoint> = entry.note.parse().ok();
                 let output = outpoint.and_then(|at| find(&at.txid.to_string())?.output.get(at.vout as usize));
-                let terms = party.lease.account.as_ref().map(|account| account.terms.funding_output());
+                let terms = party.lease.account.as_ref().map(|account| account.channel.terms.funding_output());
                 if output.is_none() || output != terms.as_ref() {
                     wrong.push(format!("it says {} funds the channel, the chain has {output:?} there", entry.note));
                 }
@@ -102,8 +102,8 @@ fn with_chain(pair: &Pair, party: &Party) -> Vec<String> {
 fn against(entry: &LedgerEntry, end: &Transaction, party: &Party) -> Option<String> {
     let account = party.lease.account.as_ref()?;
     let out_sat: u64 = end.output.iter().map(|output| output.value.to_sat()).sum();
-    let fee_sat = account.terms.capacity_sat - out_sat;
-    let (kind, paid_sat) = match account.terms.spend_in(account.outpoint?, end) {
+    let fee_sat = account.channel.terms.capacity_sat - out_sat;
+    let (kind, paid_sat) = match account.channel.terms.spend_in(account.channel.outpoint?, end) {
         Some(Spend::Close { total_sat, .. }) => (LedgerKind::Settled, total_sat),
         Some(Spend::Refund { .. }) => (LedgerKind::Refunded, 0),
         None => return Some("it does not end this channel".to_owned()),

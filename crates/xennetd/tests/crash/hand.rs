@@ -232,10 +232,10 @@ impl Hand for Harmful {
     }
 
     fn judge(&mut self, transaction: &Transaction, account: Option<&Account>) {
-        let Some((account, outpoint)) = account.and_then(|account| Some((account, account.outpoint?))) else { return };
+        let Some((account, outpoint)) = account.and_then(|account| Some((account, account.channel.outpoint?))) else { return };
         if transaction.input.iter().any(|input| input.previous_output == outpoint) {
             self.record.borrow_mut().endings += 1;
-            if !valid(transaction, outpoint, &account.terms.funding_output()) {
+            if !valid(transaction, outpoint, &account.channel.terms.funding_output()) {
                 self.fault(format!("Bitcoin Core does not let {} spend the channel", transaction.compute_txid()));
             }
         }

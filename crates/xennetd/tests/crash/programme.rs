@@ -222,7 +222,7 @@ impl Scene {
             (gone == Some(Who::Publisher) || pair.publisher.lease.is_over()) && (gone == Some(Who::Node) || pair.node.lease.is_over())
         };
         if self.way == Way::NodeGone {
-            let refund = pair.publisher.lease.account.as_ref().map_or(0, |account| account.terms.refund_height);
+            let refund = pair.publisher.lease.account.as_ref().map_or(0, |account| account.channel.terms.refund_height);
             while pair.height < refund {
                 pair.mine();
                 if pair.height.is_multiple_of(64) || pair.height + 3 > refund {
@@ -315,21 +315,22 @@ impl Scene {
                 unaccounted += sat;
                 continue;
             };
-            let Some(account) = pair.publisher.lease.account.as_ref().filter(|account| account.outpoint.is_some_and(|at| at.txid == txid))
+            let Some(account) =
+                pair.publisher.lease.account.as_ref().filter(|account| account.channel.outpoint.is_some_and(|at| at.txid == txid))
             else {
                 wrong.push(format!("M3: the publisher does not know of the channel {txid}"));
                 unaccounted += sat;
                 continue;
             };
             let out: u64 = end.output.iter().map(|output| output.value.to_sat()).sum();
-            let (paid, fee, back) = match account.terms.spend_in(account.outpoint.unwrap(), end) {
+            let (paid, fee, back) = match account.channel.terms.spend_in(account.channel.outpoint.unwrap(), end) {
                 Some(Spend::Close { total_sat, .. }) => {
                     let fee = sat - out;
                     (total_sat - fee, fee, sat - total_sat)
                 }
                 Some(Spend::Refund { .. }) => {
                     // M2: beyond what was used, a publisher whose node is gone loses a fee no larger than the one that was disclosed.
-                    let (fee, disclosed) = (sat - out, account.terms.close_reserve_sat());
+                    let (fee, disclosed) = (sat - out, account.channel.terms.close_reserve_sat());
                     if fee > disclosed {
                         wrong.push(format!("M2: the refund costs {fee} sat, the close reserve was {disclosed} sat"));
                     }

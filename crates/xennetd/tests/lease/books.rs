@@ -68,6 +68,43 @@ impl Opening {
         settlements
     }
 
+    /// The same for a lease that was renewed: each of its channels was closed, and is in both ledgers.
+    pub async fn check_renewed(&self, market: &Market, lease: LeaseId, channels: usize) {
+        market.both("settled", SETTLED_S, lease, |view| view.stage == LeaseStage::Settled).await;
+        let chain = market.chain().await;
+        let ends = async |daemon: &Daemon| {
+            let settled = |entry: &LedgerEntry| (entry.kind == LedgerKind::Settled).then(|| entry.txid.clone()).flatten();
+            let mut ends: Vec<String> = ledger(daemon, lease).await.iter().filter_map(settled).collect();
+            ends.sort();
+            ends
+        };
+        let closes = ends(&market.publisher).await;
+        assert_eq!(closes, ends(&market.node).await, "both ledgers name the same ends");
+        assert_eq!(closes.len(), channels);
+        let (mut close_fees_sat, mut funding_fees_sat) = (0, 0);
+        for close in closes.iter().collect::<std::collections::BTreeSet<_>>() {
+            let close = seen(&chain, &Some(close.clone())).await;
+            close_fees_sat += fee_of(&chain, &close).await;
+            for input in &close.input {
+                let funding = seen(&chain, &Some(input.previous_output.txid.to_string())).await;
+                funding_fees_sat += fee_of(&chain, &funding).await;
+            }
+        }
+        let (publisher, node) = (market.publisher.lease(lease).await, market.node.lease(lease).await);
+        let (ours, theirs) = (publisher.totals.unwrap(), node.totals.unwrap());
+        assert_eq!((ours.channels as usize, theirs.channels as usize), (channels, channels));
+        let paid_sat = ledger(&market.publisher, lease).await.last().unwrap().paid_sat;
+        assert_eq!(paid_sat, ledger(&market.node, lease).await.last().unwrap().paid_sat);
+        let announcement_sat = announcement_cost_sat(&market.publisher, &chain, publisher.task).await;
+        market.owns("publisher", &market.publisher, self.publisher_sat - paid_sat - funding_fees_sat - announcement_sat).await;
+        market.owns("node", &market.node, self.node_sat + paid_sat - close_fees_sat).await;
+        // What was paid is what was owed, to an interval, and to the smallest output for a channel that was not used.
+        let (earned, owed) = ((paid_sat - ours.close_reserve_sat) * 1000, theirs.owed_msat.0);
+        let slack = ours.interval_msat.0 + 295_000;
+        assert!(earned + ours.interval_msat.0 >= owed && earned <= owed + slack, "{earned} msat paid, {owed} msat owed");
+        chain.close().await;
+    }
+
     /// Waits until the publisher has taken the whole channel back; it must then have lost nothing but fees.
     pub async fn check_refunded(&self, market: &Market, lease: LeaseId) {
         let publisher = &market.publisher;

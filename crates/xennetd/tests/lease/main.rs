@@ -15,6 +15,7 @@ mod market;
 mod prepaid;
 mod processes;
 mod refused;
+mod renewal;
 mod shared_funding;
 mod stock_ssh;
 mod wait;
