@@ -191,7 +191,12 @@ impl Daemon {
             };
             match said.await {
                 Ok(message) => Input::ProposalSpread(message),
-                Err(error) => Input::MeasureFailed(format!("the proposal cannot be made: {error:#}")),
+                Err(error) => {
+                    let text = format!("lease {id}: the proposal cannot be made: {error:#}");
+                    tracing::warn!("{text}");
+                    shared.tell(What::Notice { text: text.clone() });
+                    Input::MeasureFailed(text)
+                }
             }
         });
     }

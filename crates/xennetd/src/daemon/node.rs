@@ -249,6 +249,8 @@ impl Daemon {
         };
         if let (Some(&TAG_BARE), Announcement { said: Said::Proposal(sealed), .. }) = (message.first(), &inspected.announcement) {
             self.on_proposal(sealed);
+        } else {
+            tracing::warn!(lease = %id, "what came in the tunnel as a proposal is none");
         }
     }
 

@@ -44,7 +44,7 @@ async fn a_whole_lease_over_light_clients() {
 /// A lease from the task to the settlement, over the source that `settings` name, with books that agree with Bitcoin Core's chain.
 async fn lease_over(source: &str, core: Core, settings: String) {
     let config = ChainConfig::Bitcoind { url: core.url(), auth: BitcoindAuth::CookieFile(core.cookie()), network: Network::Regtest };
-    let market = Market::open_on(|_| Place { config, settings, flags: Vec::new() }).await;
+    let market = Market::open_on(|_| Place { config, settings, flags: Vec::new(), disk_mib: None }).await;
     let status = market.publisher.status().await;
     assert_eq!((status.chain_source.as_str(), status.network.as_str()), (source, "regtest"));
 

@@ -1,5 +1,6 @@
 //! The store alone on a disk that fails: each operation of the disk, with each fault.
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use xennet_lease::{LedgerEntry, LedgerKind};
@@ -123,6 +124,20 @@ fn a_batch_that_comes_back_late_is_still_known() {
         at += 1;
     }
     assert!(late > 4, "{late}");
+}
+
+/// What a failed sync left is not trusted: the database is written into a new file. A failed write leaves no such doubt.
+#[test]
+fn after_a_failed_sync_the_database_is_another_file() {
+    for (fault, renewed) in [(Fault::BadSync { at: 0, times: 1, survives: 0 }, true), (Fault::BadWrite { at: 0, times: 1 }, false)] {
+        let (disk, dir) = (Forgetful::default(), tempfile::tempdir().unwrap());
+        let store = open(dir.path(), &disk);
+        let inode = || std::fs::metadata(dir.path().join("state.redb")).unwrap().ino();
+        let before = inode();
+        disk.arm(Some(fault));
+        assert_eq!(write(&store, 1), 1);
+        assert_eq!(inode() != before, renewed, "{fault:?}");
+    }
 }
 
 /// A store of an older version, in the clear, is sealed; the power fails at each operation of that.

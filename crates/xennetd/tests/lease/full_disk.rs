@@ -1,4 +1,4 @@
-//! A whole daemon on a disk of its own that is really full: a tmpfs of 24 MiB in a mount namespace of its own, which goes with the test.
+//! A whole daemon on a disk of its own that is really full: a tmpfs in a mount namespace of its own, which goes with the test.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,12 +13,12 @@ use xennet_task::LeaseId;
 use xennetd::control::{Command, FailureKind, LeaseStage};
 
 use crate::books::{Opening, ledger};
+use crate::daemon::Daemon;
 use crate::market::{Market, Place, TaskToml};
 use crate::wait::wait_until;
 
 /// Set in the process that may mount.
 const INSIDE: &str = "XENNET_FULL_DISK";
-const TEST: &str = "full_disk::a_publisher_whose_disk_is_full_pays_nothing_and_goes_on_when_there_is_room";
 /// How long the disk stays full, once that is felt. The node waits longer.
 const FULL_S: u64 = 10;
 /// How long it may take until a full disk is felt: a database has room inside its file.
@@ -26,11 +26,59 @@ const FELT_S: u64 = 240;
 /// How long all may take to be as it was.
 const BACK_S: u64 = 60;
 
+/// Whose disk is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Publisher,
+    Node,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Side::Publisher => "publisher",
+            Side::Node => "node",
+        }
+    }
+
+    /// A node's has room for the disks of guests.
+    fn size(self) -> &'static str {
+        match self {
+            Side::Publisher => "size=24m",
+            Side::Node => "size=512m",
+        }
+    }
+
+    fn daemon(self, market: &Market) -> &Daemon {
+        match self {
+            Side::Publisher => &market.publisher,
+            Side::Node => &market.node,
+        }
+    }
+
+    fn other(self) -> Side {
+        match self {
+            Side::Publisher => Side::Node,
+            Side::Node => Side::Publisher,
+        }
+    }
+}
+
 #[test]
 fn a_publisher_whose_disk_is_full_pays_nothing_and_goes_on_when_there_is_room() {
+    apart("full_disk::a_publisher_whose_disk_is_full_pays_nothing_and_goes_on_when_there_is_room", Side::Publisher);
+}
+
+#[test]
+fn a_node_whose_disk_is_full_serves_nothing_and_goes_on_when_there_is_room() {
+    apart("full_disk::a_node_whose_disk_is_full_serves_nothing_and_goes_on_when_there_is_room", Side::Node);
+}
+
+/// Runs the test again in a process that may mount.
+fn apart(test: &str, side: Side) {
     if std::env::var_os(INSIDE).is_some() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        return runtime.block_on(inside());
+        return runtime.block_on(inside(side));
     }
     // As root there is no need of a user namespace, in which a guest could not have a user of its own.
     let own = if rustix::process::geteuid().is_root() { "-m" } else { "-Urm" };
@@ -42,29 +90,30 @@ fn a_publisher_whose_disk_is_full_pays_nothing_and_goes_on_when_there_is_room() 
     };
     if let Some(why) = why {
         // Not through the macros, which a test that passes does not show.
-        let _ = writeln!(std::io::stderr(), "NOT RUN: {TEST}: nothing can be mounted here: {why}");
+        let _ = writeln!(std::io::stderr(), "NOT RUN: {test}: nothing can be mounted here: {why}");
         return;
     }
     let program = std::env::current_exe().unwrap();
     let status = Program::new("unshare")
         .arg(own)
         .arg(program)
-        .args(["--exact", TEST, "--nocapture", "--test-threads=1"])
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
         .stdin(Stdio::null())
         .status();
     assert!(status.unwrap().success(), "see above");
 }
 
-async fn inside() {
-    let mut market = Market::open_on(|dir| {
-        let disk = dir.join("publisher");
+async fn inside(side: Side) {
+    let market = Market::open_on(|dir| {
+        let disk = dir.join(side.name());
         fs::create_dir(&disk).unwrap();
-        let mounted = Program::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "none"]).arg(&disk).status().unwrap();
+        let mounted = Program::new("mount").args(["-t", "tmpfs", "-o", side.size(), "none"]).arg(&disk).status().unwrap();
         assert!(mounted.success());
         // Its log is where `xennet` puts it: on the same disk.
-        symlink(disk.join("daemon.log"), dir.join("publisher.log")).unwrap();
-        Place::embedded(dir.join("chain"))
+        symlink(disk.join("daemon.log"), dir.join(format!("{}.log", side.name()))).unwrap();
+        // The least that a host keeps for itself would be more than this disk has.
+        Place { disk_mib: (side == Side::Node).then_some(300), ..Place::embedded(dir.join("chain")) }
     })
     .await;
     let opening = Opening::of(&market).await;
@@ -74,23 +123,22 @@ async fn inside() {
     let lease = market.rent(dear).await;
     market.pays(lease, 2).await;
 
-    let disk = market.publisher.dir.clone();
+    let disk = side.daemon(&market).dir.clone();
     fill(&disk);
     let used = Arc::new(AtomicBool::new(true));
     tokio::join!(use_it(&market, lease, Arc::clone(&used)), async {
         wait_until("a full disk that is felt", FELT_S, async || {
             fill(&disk);
-            market.publisher.status().await.disk_failing.is_some()
+            side.daemon(&market).status().await.disk_failing.is_some()
         })
         .await;
         used.store(false, Ordering::Relaxed);
     });
-    nothing_happens(&market, lease).await;
+    nothing_happens(&market, lease, side).await;
 
     fs::remove_file(disk.join("ballast")).unwrap();
-    wait_until("a disk that takes things", BACK_S, async || market.publisher.status().await.disk_failing.is_none()).await;
+    wait_until("a disk that takes things", BACK_S, async || side.daemon(&market).status().await.disk_failing.is_none()).await;
     market.both("live again", BACK_S, lease, |view| view.stage == LeaseStage::Live && view.tunnel_up).await;
-    market.publisher.must_run();
     market.pays(lease, 2).await;
     market.run(lease, "true", b"").await;
     market.publisher.close(lease).await;
@@ -103,38 +151,37 @@ async fn inside() {
 }
 
 /// While the disk is full, commands are answered and say so; nobody is paid, nothing is closed, and the chain hears of nothing.
-async fn nothing_happens(market: &Market, lease: LeaseId) {
-    let publisher = &market.publisher;
+async fn nothing_happens(market: &Market, lease: LeaseId, side: Side) {
+    let (full, other) = (side.daemon(market), side.other().daemon(market));
     // Whatever went out before is there by now, and the tunnels are cut.
-    wait_until("a cut", 20, async || !market.node.lease(lease).await.tunnel_up).await;
-    let before = (market.node.lease(lease).await.totals, ledger(publisher, lease).await);
+    wait_until("a cut", 20, async || !other.lease(lease).await.tunnel_up).await;
+    let totals = async || {
+        let totals = other.lease(lease).await.totals.unwrap();
+        (totals.payments, totals.total_sat, totals.owed_msat)
+    };
+    let before = (totals().await, ledger(full, lease).await);
     let chain = market.chain().await;
     let tip = chain.tip().await.unwrap();
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(FULL_S) {
-        let status = publisher.status().await;
+        let status = full.status().await;
         let why = status.disk_failing.expect("the disk is full");
         assert!(why.contains("is full") && why.contains("Make room"), "{why}");
         assert_eq!(status.leases_open, 1);
-        assert!(publisher.balance().await.locked_sat > 0);
-        assert_eq!(publisher.leases().await.len(), 1);
-        let refused = publisher.ask_in_vain(Command::CloseLease { lease }).await;
+        assert_eq!(full.balance().await.locked_sat > 0, side == Side::Publisher);
+        assert_eq!(full.leases().await.len(), 1);
+        let refused = full.ask_in_vain(Command::CloseLease { lease }).await;
         assert_eq!(refused.kind, FailureKind::Unavailable);
         assert!(refused.message.contains("nothing was done") && refused.message.contains("is full"), "{refused:?}");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    let after = (market.node.lease(lease).await.totals, ledger(publisher, lease).await);
-    assert_eq!((before.0.unwrap().payments, before.0.unwrap().total_sat), (after.0.unwrap().payments, after.0.unwrap().total_sat));
-    assert_eq!(before.1, after.1, "the ledger is what it was");
-    assert!(publisher.lease(lease).await.close_txid.is_none() && market.node.lease(lease).await.close_txid.is_none());
+    let after = (totals().await, ledger(full, lease).await);
+    assert_eq!(before, after, "nothing is paid, nothing is owed, and the ledger is what it was");
+    assert!(full.lease(lease).await.close_txid.is_none() && other.lease(lease).await.close_txid.is_none());
     assert_eq!(chain.tip().await.unwrap(), tip, "no transaction came, so no block");
     chain.close().await;
-    let log = fs::metadata(publisher.dir.join("daemon.log")).unwrap().len();
-    eprintln!(
-        "full for {FULL_S} s after it was felt: {} payments, {} ledger lines, a log of {log} bytes",
-        after.0.unwrap().payments,
-        after.1.len()
-    );
+    let log = fs::metadata(full.dir.join("daemon.log")).unwrap().len();
+    eprintln!("full for {FULL_S} s after it was felt: {} payments, {} ledger lines, a log of {log} bytes", after.0.0, after.1.len());
 }
 
 /// Takes all room there is.

@@ -46,13 +46,20 @@ pub struct Place {
     pub settings: String,
     /// The daemons' flags.
     pub flags: Vec<String>,
+    /// What the node gives guests of its disk, if not what its host has to spare.
+    pub disk_mib: Option<u32>,
 }
 
 impl Place {
     /// An embedded chain in this directory, with a block each second while transactions wait.
     pub fn embedded(dir: PathBuf) -> Place {
         let flags = vec!["--block-interval".to_owned(), "1".to_owned(), "--chain-dir".to_owned(), dir.display().to_string()];
-        Place { config: ChainConfig::Embedded { dir, block_interval: Duration::from_secs(1) }, settings: String::new(), flags }
+        Place {
+            config: ChainConfig::Embedded { dir, block_interval: Duration::from_secs(1) },
+            settings: String::new(),
+            flags,
+            disk_mib: None,
+        }
     }
 }
 
@@ -79,7 +86,8 @@ impl Market {
         let mut node = Daemon::new(dir.path(), "node", &flags(&[("--bootstrap", &overlay)]));
         // Figures of an emulated guest vary with what else runs here; that they are compared is not what these tests are for.
         let policy = "[policy]\nfigures_tolerance_percent = 95\nleast_of_offer_percent = 5\n";
-        node.configure(&format!("{}[node]\npatience_s = {PATIENCE_S}\n{policy}", place.settings));
+        let limits = place.disk_mib.map_or_else(String::new, |mib| format!("[limits]\ndisk_mib = {mib}\n"));
+        node.configure(&format!("{}[node]\npatience_s = {PATIENCE_S}\n{policy}{limits}", place.settings));
         publisher.start().await;
         node.start().await;
         let mut market = Market { publisher, node, wire, place, _dir: dir, _turn: turn };
