@@ -15,7 +15,7 @@ use crate::fail::Fail;
 use crate::fee;
 use crate::progress::Progress;
 use crate::resolve::{self, strange};
-use crate::{bench, run, show, ssh};
+use crate::{bench, image, run, show, ssh};
 
 /// How long a settlement may take before a command stops waiting for it: blocks come when they come.
 const SETTLED_WITHIN: Duration = Duration::from_secs(600);
@@ -51,6 +51,7 @@ impl Context {
             Order::Wallet { order } => self.wallet(order).await?,
             // `main` runs a node itself: it needs no runtime of ours.
             Order::Node { order: NodeOrder::Run } => return Ok(xennetd::program::run(&self.settings, Role::Node)),
+            Order::Image { order } => image::image(self, &order)?,
             Order::Publish(args) => self.publish(&args).await?,
             Order::Run(args) => return run::run(self, args).await,
             Order::Tasks => {

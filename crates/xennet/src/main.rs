@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod fail;
 mod fee;
+mod image;
 mod pay;
 mod progress;
 mod resolve;
@@ -24,6 +25,9 @@ use commands::Context;
 use fail::Fail;
 
 fn main() -> ExitCode {
+    if let Some(code) = xennetd::image::confined() {
+        return code;
+    }
     let cli = Cli::parse();
     if let Order::Node { order: NodeOrder::Run } = cli.order {
         return xennetd::program::run(&cli.settings, Role::Node);

@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod guest;
+pub mod image;
 pub mod keys;
 pub mod mining;
 pub mod program;

@@ -26,6 +26,9 @@ enum Side {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = xennetd::image::confined() {
+        return code;
+    }
     let program = Program::parse();
     let role = match program.role {
         Side::Publisher => Role::Publisher,

@@ -105,6 +105,8 @@ fn limits(config: &mut Config, mut section: Section<'_>) -> Result<(), ConfigErr
         ("memory_mib", "MiB", &mut limits.memory_mib),
         ("disk_mib", "MiB", &mut limits.disk_mib),
         ("persistent_mib", "MiB", &mut limits.persistent_mib),
+        ("image_mib", "MiB", &mut limits.image_mib),
+        ("image_store_mib", "MiB", &mut limits.image_store_mib),
         ("bandwidth_kbit_s", "kbit/s", &mut limits.bandwidth_kbit_s),
     ] {
         if let Some(field) = section.field(key) {

@@ -97,6 +97,10 @@ pub struct Limits {
     pub disk_mib: Option<u32>,
     /// Persistent storage for all guests together, MiB.
     pub persistent_mib: Option<u32>,
+    /// The most of one image from outside, unpacked, MiB.
+    pub image_mib: Option<u32>,
+    /// The most of all images from outside together, MiB.
+    pub image_store_mib: Option<u32>,
     /// Bandwidth for all guests together, kbit/s.
     pub bandwidth_kbit_s: Option<u32>,
 }
