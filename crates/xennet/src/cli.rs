@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use xennetd::config::ConfigArgs;
 
 use crate::fee::Consent;
+use crate::numbers;
 
 /// Rent virtual machines from anybody, or rent out your own, and pay by the second in bitcoin.
 #[derive(Debug, Parser)]
@@ -318,32 +319,8 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub no_passphrase: bool,
     /// Block before which it has no coins; a later one saves time
-    #[arg(long, value_name = "HEIGHT", default_value_t = 0, value_parser = height)]
+    #[arg(long, value_name = "HEIGHT", default_value_t = 0, value_parser = numbers::height)]
     pub birthday_height: u32,
-}
-
-/// A height, with or without separators.
-fn height(text: &str) -> Result<u32, std::num::ParseIntError> {
-    text.replace(['_', ','], "").parse()
-}
-
-/// Satoshi, with or without separators.
-fn sat(text: &str) -> Result<u64, std::num::ParseIntError> {
-    text.replace(['_', ','], "").parse()
-}
-
-/// A time as people write it.
-fn seconds(text: &str) -> Result<u64, String> {
-    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    let each = match unit {
-        "s" => 1,
-        "m" | "min" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(format!("`{unit}` is no unit of time; write 90s, 45m, 2h or 1d")),
-    };
-    let count: u64 = text[..text.len() - unit.len()].parse().map_err(|_| "a number comes first; write 90s, 45m, 2h or 1d".to_owned())?;
-    count.checked_mul(each).filter(|seconds| *seconds > 0).ok_or_else(|| "that is no time at all, or more than there is".to_owned())
 }
 
 /// What to do as a node.
@@ -454,10 +431,10 @@ pub struct RenewArgs {
     /// The lease: its name, or the beginning of it
     pub lease: String,
     /// How much more time, e.g. 90s, 45m, 2h, 1d
-    #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
+    #[arg(long = "for", value_name = "TIME", value_parser = numbers::seconds)]
     pub adds_s: u64,
     /// The most to lock for it, satoshi [default: what is left of the task's budget]
-    #[arg(long, value_name = "SAT", value_parser = sat)]
+    #[arg(long, value_name = "SAT", value_parser = numbers::sat)]
     pub budget: Option<u64>,
     /// Go on renewing by as much, as far as the budget goes
     #[arg(long)]

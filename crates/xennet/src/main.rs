@@ -7,6 +7,7 @@ mod commands;
 mod fail;
 mod fee;
 mod image;
+mod numbers;
 mod pay;
 mod progress;
 mod resolve;

@@ -264,11 +264,14 @@ fn hostile_disks_are_refused_each_with_its_reason() {
     place.refused(&["words"], "it is no image that is known here");
 }
 
+/// Path, kind, what it links to, content.
+type Entry<'a> = (&'a str, tar::EntryType, &'a str, &'a [u8]);
+
 #[test]
 fn hostile_archives_are_refused_each_with_its_reason() {
     let place = Place::new();
     let (link, hard, device) = (tar::EntryType::Symlink, tar::EntryType::Link, tar::EntryType::Block);
-    let cases: &[(&[(&str, tar::EntryType, &str, &[u8])], &str)] = &[
+    let cases: &[(&[Entry], &str)] = &[
         (&[("/etc/passwd", FILE, "", b"x")], "/etc/passwd is absolute"),
         (&[("a/../../x", FILE, "", b"x")], "a/../../x is one with `..`"),
         (&[("dev/sda", device, "", b"")], "dev/sda is a device"),
