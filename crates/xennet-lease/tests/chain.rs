@@ -6,7 +6,7 @@ mod pair;
 use std::time::Duration;
 
 use bitcoin::ScriptBuf;
-use pair::{Pair, Who};
+use pair::{Pair, Who, dice};
 use xennet_lease::{CloseReason, Input, Lease, LedgerKind, Message, Purse, Stage};
 use xennet_rama::{Spend, bumped_feerate};
 use xennet_task::PayoutInterval;
@@ -296,13 +296,7 @@ fn a_publisher_put_back_whose_node_never_returns_signs_nothing_and_takes_the_ref
 #[test]
 fn whichever_store_is_put_back_and_however_old_nobody_loses_more_than_an_interval() {
     for seed in 0..400_u64 {
-        let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut roll = |sides: u64| {
-            dice ^= dice << 13;
-            dice ^= dice >> 7;
-            dice ^= dice << 17;
-            dice % sides
-        };
+        let mut roll = dice(seed);
         let mut pair = live();
         pair.until(3 + roll(8), |_| false);
         let copies = [pair.publisher.disk.clone(), pair.node.disk.clone()];

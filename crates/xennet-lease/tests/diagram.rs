@@ -9,7 +9,7 @@ use std::time::Duration;
 use bitcoin::absolute::LockTime;
 use bitcoin::transaction::Version;
 use bitcoin::{OutPoint, Transaction, TxIn};
-use pair::{Pair, Who};
+use pair::{Pair, Who, dice};
 use xennet_lease::{CloseReason, EndReason, Input, Message, Side, Stage};
 use xennet_task::PayoutInterval;
 
@@ -123,13 +123,7 @@ fn settled_while_the_publisher_was_away() -> Pair {
 
 /// Either side dies, or the tunnel is cut, at any moment.
 fn under_fire(seed: u64) -> Pair {
-    let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut roll = |sides: u64| {
-        dice ^= dice << 13;
-        dice ^= dice >> 7;
-        dice ^= dice << 17;
-        dice % sides
-    };
+    let mut roll = dice(seed);
     let mut pair = new();
     for _ in 0..roll(4) + 1 {
         for _ in 0..roll(120) {

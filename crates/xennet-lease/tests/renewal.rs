@@ -6,7 +6,7 @@ mod pair;
 
 use std::time::Duration;
 
-use pair::{Pair, Who};
+use pair::{Pair, Who, dice};
 use xennet_lease::{Channel, CloseReason, Input, Lease, LedgerKind, Message, Side, Stage};
 use xennet_rama::Spend;
 use xennet_task::PayoutInterval;
@@ -223,13 +223,7 @@ fn a_new_channel_that_the_chain_takes_back_is_not_worked_for_beyond_an_interval(
 
 /// Either side dies, or the tunnel is cut, at any moment of a renewal.
 fn under_fire(seed: u64) -> Pair {
-    let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut roll = |sides: u64| {
-        dice ^= dice << 13;
-        dice ^= dice >> 7;
-        dice ^= dice << 17;
-        dice % sides
-    };
+    let mut roll = dice(seed);
     let mut pair = live();
     let go_on = roll(2) == 0;
     pair.feed(Who::Publisher, Input::Renew { adds_s: 60, budget_sat: BUDGET_SAT / 10, go_on });

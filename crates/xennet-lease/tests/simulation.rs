@@ -5,7 +5,7 @@ mod pair;
 
 use std::time::Duration;
 
-use pair::{Pair, Who, figures};
+use pair::{Pair, Who, dice, figures};
 use xennet_lease::{Action, CloseReason, EndReason, Input, LedgerKind, Message, Side, Stage, most_close_feerate};
 use xennet_rama::Spend;
 use xennet_task::PayoutInterval;
@@ -332,13 +332,7 @@ fn a_settlement_that_the_chain_takes_back_is_broadcast_again() {
 #[test]
 fn whatever_dies_and_whenever_nobody_loses_more_than_an_interval() {
     for seed in 0..300_u64 {
-        let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut roll = |sides: u64| {
-            dice ^= dice << 13;
-            dice ^= dice >> 7;
-            dice ^= dice << 17;
-            dice % sides
-        };
+        let mut roll = dice(seed);
         let payout = if roll(2) == 0 { PayoutInterval::InArrears(INTERVAL) } else { PayoutInterval::InAdvance(INTERVAL) };
         let mut pair = Pair::new(payout);
         let mut blows = 1 + roll(3);

@@ -1,5 +1,6 @@
 //! Both sides of a lease, a wire between them, a clock and a chain, all simulated and all repeatable.
 
+mod dice;
 mod hand;
 mod money;
 
@@ -22,6 +23,8 @@ const LATENCY_MS: u64 = 20;
 const BLOCK_MS: u64 = 5_000;
 pub const CORE_MHZ: u32 = 300;
 
+#[allow(unused_imports, reason = "not every test needs chance")]
+pub use dice::dice;
 pub use hand::Hand;
 
 /// Who acts.
