@@ -126,19 +126,7 @@ fn under_fire(seed: u64) -> Pair {
     let mut roll = dice(seed);
     let mut pair = new();
     for _ in 0..roll(4) + 1 {
-        for _ in 0..roll(120) {
-            pair.step();
-        }
-        match roll(3) {
-            0 => pair.kill(Who::Publisher),
-            1 => pair.kill(Who::Node),
-            _ => pair.cut(),
-        }
-        for _ in 0..roll(20) {
-            pair.step();
-        }
-        pair.restart(Who::Publisher);
-        pair.restart(Who::Node);
+        pair.strike(&mut roll, 120, 20);
     }
     pair.until(600, Pair::both_over);
     pair

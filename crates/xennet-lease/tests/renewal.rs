@@ -228,19 +228,7 @@ fn under_fire(seed: u64) -> Pair {
     let go_on = roll(2) == 0;
     pair.feed(Who::Publisher, Input::Renew { adds_s: 60, budget_sat: BUDGET_SAT / 10, go_on });
     for _ in 0..roll(5) + 1 {
-        for _ in 0..roll(250) {
-            pair.step();
-        }
-        match roll(3) {
-            0 => pair.kill(Who::Publisher),
-            1 => pair.kill(Who::Node),
-            _ => pair.cut(),
-        }
-        for _ in 0..roll(10) {
-            pair.step();
-        }
-        pair.restart(Who::Publisher);
-        pair.restart(Who::Node);
+        pair.strike(&mut roll, 250, 10);
     }
     if roll(3) == 0 {
         pair.feed(if roll(2) == 0 { Who::Node } else { Who::Publisher }, Input::Close(CloseReason::PublisherDone));
