@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::bitcoind::{Bitcoind, BitcoindAuth};
+use crate::electrum::{self, Electrum, ElectrumServer};
 use crate::embedded::Embedded;
 use crate::light::{self, Light};
 use crate::source::Scan;
@@ -47,6 +48,15 @@ pub enum ChainConfig {
         dir: PathBuf,
         /// Peers to ask, and no others. Empty: those that the network's seeds name.
         peers: Vec<SocketAddr>,
+    },
+    /// An Electrum server, of whose word everything is checked that can be.
+    Electrum {
+        /// The server.
+        server: ElectrumServer,
+        /// The network that it must be of.
+        network: Network,
+        /// Holds headers, proved transactions and the server's certificate. One process at a time.
+        dir: PathBuf,
     },
 }
 
@@ -118,6 +128,7 @@ enum Source {
     Embedded(Embedded),
     Bitcoind(Bitcoind),
     Light(Light),
+    Electrum(Electrum),
 }
 
 /// Calls a method of whatever the source is.
@@ -127,6 +138,7 @@ macro_rules! of_source {
             Source::Embedded($source) => $call,
             Source::Bitcoind($source) => $call,
             Source::Light($source) => $call,
+            Source::Electrum($source) => $call,
         }
     };
 }
@@ -142,6 +154,9 @@ impl Chain {
             ChainConfig::Light { network, dir, peers } => {
                 Source::Light(Light::open(light::Settings { network, dir, peers }, events).await?)
             }
+            ChainConfig::Electrum { server, network, dir } => {
+                Source::Electrum(Electrum::open(electrum::Settings { server, network, dir }, events).await?)
+            }
         };
         Ok(Chain { source: Arc::new(source) })
     }
@@ -152,12 +167,13 @@ impl Chain {
         of_source!(self, source => source.close().await);
     }
 
-    /// What the chain comes from: `embedded`, `bitcoind` or `light`.
+    /// What the chain comes from: `embedded`, `bitcoind`, `light` or `electrum`.
     pub fn source_name(&self) -> &'static str {
         match &*self.source {
             Source::Embedded(_) => "embedded",
             Source::Bitcoind(_) => "bitcoind",
             Source::Light(_) => "light",
+            Source::Electrum(_) => "electrum",
         }
     }
 
@@ -170,7 +186,7 @@ impl Chain {
     pub async fn is_host(&self) -> bool {
         match &*self.source {
             Source::Embedded(embedded) => embedded.is_host().await,
-            Source::Bitcoind(_) | Source::Light(_) => false,
+            Source::Bitcoind(_) | Source::Light(_) | Source::Electrum(_) => false,
         }
     }
 
@@ -258,7 +274,7 @@ impl Chain {
     pub async fn family(&self, tx: &Transaction) -> Result<Option<Family>, ChainError> {
         match &*self.source {
             Source::Bitcoind(bitcoind) => bitcoind.family(&tx.compute_txid()).await,
-            Source::Embedded(_) | Source::Light(_) => self.family_of(tx).await,
+            Source::Embedded(_) | Source::Light(_) | Source::Electrum(_) => self.family_of(tx).await,
         }
     }
 
@@ -268,6 +284,7 @@ impl Chain {
             Source::Embedded(embedded) => embedded.mempool().await,
             Source::Bitcoind(bitcoind) => bitcoind.unconfirmed(scripts).await,
             Source::Light(light) => light.unconfirmed(scripts).await,
+            Source::Electrum(electrum) => electrum.unconfirmed(scripts).await,
         }
     }
 
@@ -277,6 +294,7 @@ impl Chain {
             Source::Embedded(embedded) => embedded.scan(locator).await,
             Source::Bitcoind(bitcoind) => bitcoind.scan(locator, scripts).await,
             Source::Light(light) => light.scan(locator, scripts).await,
+            Source::Electrum(electrum) => electrum.scan(locator, scripts).await,
         }
     }
 
@@ -284,7 +302,7 @@ impl Chain {
     fn embedded(&self, what: &'static str) -> Result<&Embedded, ChainError> {
         match &*self.source {
             Source::Embedded(embedded) => Ok(embedded),
-            Source::Bitcoind(_) | Source::Light(_) => Err(ChainError::OnlyEmbedded { what, source_name: self.source_name() }),
+            _ => Err(ChainError::OnlyEmbedded { what, source_name: self.source_name() }),
         }
     }
 }

@@ -154,8 +154,42 @@ pub enum ChainError {
         /// What went wrong last.
         why: String,
     },
+    /// A server's certificate is not the one that it was.
+    #[error(
+        "the certificate of {url} {why}: if the server's operator says that it was changed, remove {note}, else choose another server",
+        note = note.display()
+    )]
+    Certificate {
+        /// Where the server is.
+        url: String,
+        /// What is wrong with it.
+        why: &'static str,
+        /// The file that says which certificate it was.
+        note: PathBuf,
+    },
+    /// A server said what does not hold when it is checked.
+    #[error("the Electrum server {url} {what}: nothing of that was taken over; choose another server in chain.url")]
+    Untrue {
+        /// Where the server is.
+        url: String,
+        /// What it did.
+        what: String,
+    },
+    /// A server has less of the chain than is known already.
+    #[error(
+        "the chain of {url} ends at block {its_height}, and one with as much work or more up to block {best_height} is known here: wait \
+         until the server has caught up, or choose another server in chain.url"
+    )]
+    Behind {
+        /// Where the server is.
+        url: String,
+        /// Where its chain ends.
+        its_height: u32,
+        /// Where the best chain known here ends.
+        best_height: u32,
+    },
     /// What a light client keeps cannot be read or written.
-    #[error("{path}: {why}: end whoever else uses it, or remove it, it comes again from peers", path = path.display())]
+    #[error("{path}: {why}: end whoever else uses it, or remove it, what it held comes again from the network", path = path.display())]
     Light {
         /// The file.
         path: PathBuf,
@@ -221,6 +255,7 @@ impl ChainError {
             ChainError::Unreachable { .. }
             | ChainError::Away { .. }
             | ChainError::NoPeers { .. }
+            | ChainError::Behind { .. }
             | ChainError::Restless { .. }
             | ChainError::DiskFull { .. }
             | ChainError::FaucetEmpty { .. } => true,

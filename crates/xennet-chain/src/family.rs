@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use bitcoin::{Transaction, Txid};
 
-use crate::{Chain, ChainError};
+use crate::{Chain, ChainError, Status};
 
 /// The most unconfirmed transactions that nodes relay in one family.
 const MOST: usize = 64;
@@ -36,7 +36,13 @@ impl Chain {
                         }
                         Some(parent.clone())
                     }
-                    None => self.transaction(&at.txid).await?.map(|(parent, _)| parent),
+                    None => self.transaction(&at.txid).await?.map(|(parent, status)| {
+                        // Not every source has all that waits in its list.
+                        if status == Status::Mempool && seen.insert(at.txid) {
+                            to_see.push(parent.clone());
+                        }
+                        parent
+                    }),
                 };
                 let vout = usize::try_from(at.vout).unwrap_or(usize::MAX);
                 let Some(output) = parent.as_ref().and_then(|parent| parent.output.get(vout)) else { return Ok(None) };

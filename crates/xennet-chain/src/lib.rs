@@ -1,8 +1,9 @@
 //! The chain as Xennet uses it: a source of blocks, a wallet, and transactions that carry announcements.
 //!
-//! [`Chain`] is one handle over whatever the chain comes from. That is the embedded regtest chain, whose blocks and
-//! scripts are checked by Bitcoin Core's own code in process, or a bitcoind; the sources are an `enum` inside. [`Wallet`] follows a chain and builds transactions. [`payload_of`],
-//! [`relay_bytes`] and [`from_relay_bytes`] are for announcements, also those that never saw a chain.
+//! [`Chain`] is one handle over whatever the chain comes from: the embedded regtest chain, whose blocks and scripts are checked by Bitcoin
+//! Core's own code in process, a bitcoind, peers of the network that serve block filters, or an Electrum server; the sources are an `enum`
+//! inside. [`Wallet`] follows a chain and builds transactions. [`payload_of`], [`relay_bytes`] and [`from_relay_bytes`] are for
+//! announcements, also those that never saw a chain.
 //!
 //! This crate decides nothing: what is worth announcing, watching or paying is the business of its callers.
 
@@ -10,12 +11,14 @@ mod address;
 mod announcement;
 mod bitcoind;
 mod chain;
+mod electrum;
 mod embedded;
 mod error;
 mod family;
 mod light;
 mod markers;
 mod refusal;
+mod refused;
 mod secret;
 mod source;
 mod wallet;
@@ -29,6 +32,7 @@ pub use announcement::{
 };
 pub use bitcoind::BitcoindAuth;
 pub use chain::{Chain, ChainConfig, ChainEvent, Status};
+pub use electrum::{ElectrumServer, ElectrumServerError};
 pub use error::ChainError;
 pub use family::Family;
 pub use markers::Marker;

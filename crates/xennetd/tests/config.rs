@@ -260,6 +260,35 @@ fn a_public_network_needs_no_server() {
 }
 
 #[test]
+fn two_lines_choose_an_electrum_server() {
+    let config = load("[chain]\nsource = \"electrum\"\nurl = \"ssl://electrum.example.org:50002\"\n", &[]).unwrap();
+    let (dir, server) = (config.data_dir.join("electrum"), "ssl://electrum.example.org:50002".parse().unwrap());
+    assert_eq!(config.chain, ChainSettings::Electrum { network: Network::Bitcoin, dir, server });
+    let own = load("[chain]\nsource = \"electrum\"\nnetwork = \"regtest\"\nurl = \"tcp://127.0.0.1:50001\"\n", &[]).unwrap();
+    assert_eq!((own.chain.network(), own.chain.block_s()), (Network::Regtest, 600));
+    let remedy = "write it as \"ssl://HOST:50002\", or \"tcp://127.0.0.1:50001\" on this machine";
+    for (text, problem) in [
+        ("", "line 1: chain.url: an Electrum server has to be named"),
+        (
+            "url = \"http://127.0.0.1:8332\"\n",
+            "line 3: chain.url = \"http://127.0.0.1:8332\": it cannot be read (it begins neither with ssl:// nor with tcp://)",
+        ),
+        ("url = \"ssl://example.org\"\n", "line 3: chain.url = \"ssl://example.org\": it cannot be read (it has no port)"),
+        (
+            "url = \"ssl://example.org:0\"\n",
+            "line 3: chain.url = \"ssl://example.org:0\": it cannot be read (its port is no number from 1 to 65535)",
+        ),
+        ("url = \"tcp://:50001\"\n", "line 3: chain.url = \"tcp://:50001\": it cannot be read (its host is neither a name nor an address)"),
+    ] {
+        assert_eq!(message(&format!("[chain]\nsource = \"electrum\"\n{text}")), format!("{problem}; {remedy}"));
+    }
+    assert_eq!(
+        message("[chain]\nsource = \"electrum\"\nurl = \"ssl://h:1\"\npeers = []\n"),
+        "line 4: chain.peers: there is no such field; in [chain] there may be: source, network, url"
+    );
+}
+
+#[test]
 fn a_full_node_elsewhere_has_a_user_and_a_file_with_the_password() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("password");
@@ -276,7 +305,7 @@ fn what_does_not_go_with_the_source_is_refused() {
     for (text, expected) in [
         (
             "source = \"electrum2\"\n",
-            "line 2: chain.source = \"electrum2\": there is no such source; write \"embedded\", \"bitcoind\" or \"light\"",
+            "line 2: chain.source = \"electrum2\": there is no such source; write \"embedded\", \"bitcoind\", \"light\" or \"electrum\"",
         ),
         (
             "source = \"embedded\"\nnetwork = \"signet\"\n",

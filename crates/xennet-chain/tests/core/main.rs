@@ -1,4 +1,4 @@
-//! The sources `bitcoind` and `light` against a real Bitcoin Core on regtest.
+//! The sources `bitcoind`, `light` and `electrum` against a real Bitcoin Core on regtest.
 //!
 //! The program is named by `XENNET_BITCOIND`, with `bitcoin-cli` beside it. Without that each test says that it did not run.
 
@@ -6,6 +6,9 @@
 
 mod bitcoind;
 mod coins;
+mod electrum;
+mod electrum_lies;
+mod electrum_server;
 mod liar;
 mod lies;
 mod light;

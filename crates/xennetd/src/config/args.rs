@@ -22,7 +22,8 @@ pub struct ConfigArgs {
     /// Directory for keys, wallet and state [default: $XENNET_DATADIR, else ~/.local/share/xennet, a node's xennet-node]
     #[arg(long, global = true, value_name = "DIR")]
     pub datadir: Option<PathBuf>,
-    /// Configuration file [default: xennet.toml in the data directory]
+    /// Configuration file; its [chain] says where the chain comes from: embedded, bitcoind, light or electrum [default: xennet.toml in the
+    /// data directory]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Directory of the embedded chain; daemons with the same one share it [default: ~/.local/share/xennet-chain]

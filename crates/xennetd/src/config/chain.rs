@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bitcoin::Network;
-use xennet_chain::{BitcoindAuth, ChainConfig};
+use xennet_chain::{BitcoindAuth, ChainConfig, ElectrumServer};
 
 use super::section::{Field, Section};
 use super::{Config, ConfigError, args};
@@ -44,6 +44,15 @@ pub enum ChainSettings {
         /// Peers to ask, and no others; empty: those that the network's seeds name.
         peers: Vec<SocketAddr>,
     },
+    /// An Electrum server.
+    Electrum {
+        /// The network it must be of.
+        network: Network,
+        /// For headers, proved transactions and the server's certificate.
+        dir: PathBuf,
+        /// Where it is.
+        server: ElectrumServer,
+    },
 }
 
 impl ChainSettings {
@@ -51,7 +60,9 @@ impl ChainSettings {
     pub fn network(&self) -> Network {
         match self {
             ChainSettings::Embedded { .. } => Network::Regtest,
-            ChainSettings::Bitcoind { network, .. } | ChainSettings::Light { network, .. } => *network,
+            ChainSettings::Bitcoind { network, .. } | ChainSettings::Light { network, .. } | ChainSettings::Electrum { network, .. } => {
+                *network
+            }
         }
     }
 
@@ -59,7 +70,7 @@ impl ChainSettings {
     pub fn block_s(&self) -> u64 {
         match self {
             ChainSettings::Embedded { block_interval, .. } => block_interval.as_secs().max(1),
-            ChainSettings::Bitcoind { .. } | ChainSettings::Light { .. } => BLOCK_S,
+            ChainSettings::Bitcoind { .. } | ChainSettings::Light { .. } | ChainSettings::Electrum { .. } => BLOCK_S,
         }
     }
 
@@ -69,6 +80,7 @@ impl ChainSettings {
             ChainSettings::Embedded { dir, block_interval } => ChainConfig::Embedded { dir, block_interval },
             ChainSettings::Bitcoind { network, url, auth } => ChainConfig::Bitcoind { url, auth, network },
             ChainSettings::Light { network, dir, peers } => ChainConfig::Light { network, dir, peers },
+            ChainSettings::Electrum { network, dir, server } => ChainConfig::Electrum { server, network, dir },
         }
     }
 }
@@ -83,7 +95,7 @@ pub(super) fn apply(config: &mut Config, mut section: Section<'_>) -> Result<(),
     let source_field = section.field("source");
     let network_field = section.field("network");
     let network = network_field.as_ref().map(network_of).transpose()?;
-    let hint = "write \"embedded\", \"bitcoind\" or \"light\"";
+    let hint = "write \"embedded\", \"bitcoind\", \"light\" or \"electrum\"";
     let source = match (&source_field, network) {
         (Some(field), _) => field.value::<String>(hint)?,
         // A public network needs no server of one's own.
@@ -100,6 +112,7 @@ pub(super) fn apply(config: &mut Config, mut section: Section<'_>) -> Result<(),
         }
         ("bitcoind", _) => config.chain = bitcoind(network.unwrap_or(Network::Bitcoin), &data_dir, &mut section)?,
         ("light", _) => config.chain = light(network.unwrap_or(Network::Bitcoin), &data_dir, &mut section)?,
+        ("electrum", _) => config.chain = electrum(network.unwrap_or(Network::Bitcoin), &data_dir, &mut section)?,
         (_, Some(field)) => return Err(field.wrong("there is no such source", hint)),
         (_, None) => {}
     }
@@ -132,6 +145,14 @@ fn light(network: Network, data_dir: &Path, section: &mut Section<'_>) -> Result
         None => Vec::new(),
     };
     Ok(ChainSettings::Light { network, dir: data_dir.join("light"), peers })
+}
+
+fn electrum(network: Network, data_dir: &Path, section: &mut Section<'_>) -> Result<ChainSettings, ConfigError> {
+    let hint = "write it as \"ssl://HOST:50002\", or \"tcp://127.0.0.1:50001\" on this machine";
+    let Some(field) = section.field("url") else {
+        return Err(section.wrong("url", "an Electrum server has to be named", hint));
+    };
+    Ok(ChainSettings::Electrum { network, dir: data_dir.join("electrum"), server: field.parsed(hint)? })
 }
 
 fn bitcoind(network: Network, data_dir: &Path, section: &mut Section<'_>) -> Result<ChainSettings, ConfigError> {

@@ -11,6 +11,7 @@ use xennet_chain::{BitcoindAuth, ChainConfig};
 use xennetd::control::{Command, LeaseStage, Reply};
 
 use crate::books::Opening;
+use crate::electrum_server::Server;
 use crate::market::{Market, Place, TaskToml};
 use crate::rig::{Core, program};
 use crate::wait::wait_until;
@@ -39,6 +40,16 @@ async fn a_whole_lease_over_light_clients() {
     core.mine(RIPE, &nobody());
     let settings = format!("[chain]\nsource = \"light\"\nnetwork = \"regtest\"\npeers = [\"{}\"]\n", core.peer());
     lease_over("light", core, settings).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_lease_over_an_electrum_server() {
+    let Some(program) = program("a_whole_lease_over_an_electrum_server") else { return };
+    let core = Core::start(&program, &["-txindex=1"]);
+    core.mine(RIPE, &nobody());
+    let server = Server::before(&core).await;
+    let settings = format!("[chain]\nsource = \"electrum\"\nnetwork = \"regtest\"\nurl = \"{}\"\n", server.url());
+    lease_over("electrum", core, settings).await;
 }
 
 /// A lease from the task to the settlement, over the source that `settings` name, with books that agree with Bitcoin Core's chain.

@@ -8,6 +8,8 @@
 mod books;
 #[path = "../lease/daemon.rs"]
 mod daemon;
+#[path = "../../../xennet-chain/tests/core/electrum_server.rs"]
+mod electrum_server;
 #[path = "../lease/market.rs"]
 mod market;
 #[path = "../lease/processes.rs"]
