@@ -38,6 +38,6 @@ pub use family::Family;
 pub use markers::Marker;
 pub use refusal::Refusal;
 pub use wallet::{
-    Balance, Birthday, Bump, Coin, CoinState, HistoryEntry, Kept, Kind, Passphrase, PassphraseError, PreparedAnnouncement, Protection,
-    Purpose, Seed, Sum, Sweep, Wallet, WalletError, Words, WordsError,
+    Balance, Birthday, Bump, Coin, CoinState, HistoryEntry, Kept, Kind, Noted, Passphrase, PassphraseError, PreparedAnnouncement,
+    Protection, Purpose, Seed, Sum, Sweep, Wallet, WalletError, Words, WordsError,
 };

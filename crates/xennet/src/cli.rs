@@ -207,6 +207,9 @@ pub enum WalletOrder {
     #[command(after_help = "Example:\n  xennet wallet create --words 24")]
     Create(CreateArgs),
     /// Bring a wallet back from its words or a backup
+    ///
+    /// A backup goes into a data directory that is empty or not there, with keys, tasks, ledgers and leases. Leases sign nothing before the
+    /// other side has said what was signed since the backup.
     #[command(after_help = "Examples:\n  \
             xennet wallet restore --birthday-height 930_000\n  \
             xennet wallet restore --no-passphrase < words.txt\n  \
@@ -224,8 +227,11 @@ pub enum WalletOrder {
             The daemon may run meanwhile. Payments go on, so a newer backup is better than an old one; after an old one the other side of \
             each channel is asked what was signed since.")]
     Backup {
-        /// The file to write; none is ever overwritten
+        /// The file to write; one that is there stays
         file: PathBuf,
+        /// Let it take the place of a file that is there
+        #[arg(long)]
+        overwrite: bool,
     },
 }
 

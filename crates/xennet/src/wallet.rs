@@ -1,11 +1,10 @@
 //! `xennet wallet`: make, bring back, encrypt and copy a wallet; see what it holds and did.
 
-use std::fs::OpenOptions;
 use std::io::{BufRead, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde_json::json;
+use xennetd::backup::{self, BackupError, BackupView, Existing};
 use xennetd::config::{Config, network_name, noted_role};
 use xennetd::control::{Command, Reply, Role};
 use xennetd::wallet::{self, Birthday, Kept, Passphrase, PassphraseError, Wallet, Words};
@@ -44,9 +43,9 @@ impl Context {
             WalletOrder::Sweep(args) => self.sweep(&args).await,
             WalletOrder::Bump(args) => self.bump(&args).await,
             WalletOrder::Create(args) => self.create(&args),
-            WalletOrder::Restore(args) => self.restore(&args),
+            WalletOrder::Restore(args) => self.restore(&args).await,
             WalletOrder::Encrypt { new_passphrase_file } => self.encrypt(new_passphrase_file.as_deref()),
-            WalletOrder::Backup { file } => self.backup(&file),
+            WalletOrder::Backup { file, overwrite } => self.backup(&file, overwrite).await,
         }
     }
 
@@ -81,7 +80,12 @@ impl Context {
         self.made(&config, passphrase.is_some())
     }
 
-    fn restore(&self, args: &RestoreArgs) -> Result<(), Fail> {
+    async fn restore(&self, args: &RestoreArgs) -> Result<(), Fail> {
+        if let Some(file) = &args.from
+            && backup::is_whole(file).map_err(not_backed_up)?
+        {
+            return self.restore_whole(file).await;
+        }
         let config = self.config()?;
         none_yet(&config)?;
         if let Some(backup) = &args.from {
@@ -93,6 +97,25 @@ impl Context {
         let passphrase = self.new_passphrase(&config, args.no_passphrase)?;
         wallet::create(&config, words, Birthday::Height(args.birthday_height), passphrase.as_ref()).map_err(failed)?;
         self.made(&config, passphrase.is_some())
+    }
+
+    /// The backup brings its own configuration. Only one that is named has a say beside it.
+    async fn restore_whole(&self, file: &Path) -> Result<(), Fail> {
+        let config = self.config()?;
+        let wanted = self.settings.config.is_some().then(|| config.chain.network());
+        let passphrase = given_passphrase(&config, "passphrase of the backup: ")?;
+        let restored = backup::restore(&config.data_dir, wanted, file, &passphrase).await.map_err(not_backed_up)?;
+        show::print(self.json, &restored, |restored| {
+            let backup::Restored { data_dir, network, tasks, leases, unsettled } = restored;
+            let waits = match unsettled {
+                0 => String::new(),
+                some => format!(
+                    "{some} of the leases are not over: they sign nothing before the other side has said what was signed since the \
+                     backup. Start the daemon soon\n"
+                ),
+            };
+            format!("{data_dir} holds the wallet for {}, keys, {tasks} tasks and {leases} leases again\n{waits}", network_name(*network))
+        })
     }
 
     fn encrypt(&self, new_file: Option<&Path>) -> Result<(), Fail> {
@@ -109,19 +132,27 @@ impl Context {
         self.made(&config, true)
     }
 
-    fn backup(&self, file: &Path) -> Result<(), Fail> {
-        let config = self.config()?;
-        let bytes = Wallet::backup(&config.data_dir).map_err(failed)?;
-        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).and_then(|mut to| {
-            to.write_all(&bytes)?;
-            to.sync_all()
-        });
-        written.map_err(|why| Fail::new(format!("cannot write the backup {}", file.display())).because(why))?;
-        let view = json!({ "file": file.display().to_string(), "bytes": bytes.len() });
-        show::print(self.json, &view, |_| {
+    /// A daemon that runs has the wallet open and needs no passphrase.
+    async fn backup(&self, file: &Path, overwrite: bool) -> Result<(), Fail> {
+        let view = if self.client.is_there().await {
+            let file = std::path::absolute(file).map_err(|why| Fail::new("the file has no absolute name").because(why))?;
+            match self.ask(Command::WalletBackup { file, overwrite }).await? {
+                Reply::Backup(view) => view,
+                other => return Err(strange(&other)),
+            }
+        } else {
+            let config = self.config()?;
+            // What is wrong with the wallet comes before the question for its passphrase.
+            Wallet::backup(&config.data_dir).map_err(failed)?;
+            let existing = if overwrite { Existing::Replaced } else { Existing::Stays };
+            let passphrase = given_passphrase(&config, "passphrase of the wallet: ")?;
+            backup::write_alone(&config, &passphrase, file, existing).await.map_err(not_backed_up)?
+        };
+        show::print(self.json, &view, |view| {
+            let BackupView { file, bytes, tasks, leases } = view;
             format!(
-                "{} holds the wallet, encrypted with its passphrase. Payments in channels that are open are in the data directory only.\n",
-                file.display()
+                "{file} holds seed, keys, {tasks} tasks and {leases} leases, encrypted with the wallet's passphrase, {bytes} bytes. What is \
+                 paid from now on is not in it\n"
             )
         })
     }
@@ -184,6 +215,13 @@ fn wrong_passphrase(why: PassphraseError) -> Fail {
 
 fn failed(why: wallet::WalletError) -> Fail {
     Fail::new(why.to_string())
+}
+
+fn not_backed_up(why: BackupError) -> Fail {
+    match std::error::Error::source(&why) {
+        Some(cause) => Fail::new(why.to_string()).because(cause),
+        None => Fail::new(why.to_string()),
+    }
 }
 
 /// Four to a line, each with its number.

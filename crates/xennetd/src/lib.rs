@@ -1,6 +1,7 @@
 //! The Xennet daemon as a library: the store, the control API, the configuration, the keys, mining, and the loop that
 //! joins the pure parts to the hands.
 
+pub mod backup;
 pub mod bench;
 pub mod clock;
 pub mod config;

@@ -36,6 +36,7 @@ use bitcoin::{Address, Network, OutPoint, Transaction, Txid};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+pub use self::backup::Noted;
 pub use self::coins::{Coin, CoinState};
 pub use self::error::WalletError;
 pub use self::history::{HistoryEntry, Kind};
@@ -63,6 +64,8 @@ pub struct Balance {
 pub enum Purpose {
     /// Encrypts what the daemon keeps of its channels.
     Channels = 0,
+    /// Encrypts backups of the data directory.
+    Backups = 1,
 }
 
 /// A wallet. Cheap to clone; all clones are one wallet.

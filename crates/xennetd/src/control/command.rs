@@ -5,6 +5,8 @@ use thiserror::Error;
 use xennet_identity::Role;
 use xennet_task::{AnnouncementHash, LeaseId};
 
+use crate::backup::BackupView;
+
 use super::money::{CoinView, HistoryView, SweepView};
 use super::transaction::TransactionView;
 use super::view::{AddressView, BalanceView, IdentityView, LeaseView, LedgerPage, PaymentView, QuoteView, StatusView, TaskView};
@@ -49,6 +51,14 @@ pub enum Command {
         /// The coins to spend, each `TXID:VOUT`, and no others; empty: whatever can be spent.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         coins: Vec<String>,
+    },
+    /// Write a backup of the data directory. Answers [`Reply::Backup`] once it is on the disk.
+    WalletBackup {
+        /// Where to, absolute.
+        file: std::path::PathBuf,
+        /// Whether a file that is there is replaced.
+        #[serde(default)]
+        overwrite: bool,
     },
     /// The wallet's coins, the oldest first. Answers [`Reply::Coins`].
     WalletCoins {},
@@ -180,6 +190,8 @@ pub enum Reply {
     History(Vec<HistoryView>),
     /// The wallet's coins.
     Coins(Vec<CoinView>),
+    /// A backup that was written.
+    Backup(BackupView),
     /// What taking markers brings.
     Sweep(SweepView),
     /// A payment, made or only worked out.

@@ -31,6 +31,7 @@ impl Daemon {
             Command::WalletSend { address, amount_sat, feerate_sat_per_kvb, max_fee_sat, dry_run, coins } => {
                 return self.send_money(Wish { address, amount_sat, feerate_sat_per_kvb, max_fee_sat, dry_run, coins }, answer);
             }
+            Command::WalletBackup { file, overwrite } => return self.back_up(file, overwrite, answer),
             Command::WalletCoins {} => return self.coins(answer),
             Command::WalletSweep { feerate_sat_per_kvb, max_fee_sat, blocks, dry_run } => {
                 return self.sweep(SweepWish { feerate_sat_per_kvb, max_fee_sat, blocks, dry_run }, answer);

@@ -193,6 +193,7 @@ fn changes_something(command: &Command) -> bool {
         | Command::WalletBalance {}
         | Command::WalletHistory {}
         | Command::WalletCoins {}
+        | Command::WalletBackup { .. }
         | Command::Quote { .. }
         | Command::Tasks {}
         | Command::Leases {}

@@ -32,6 +32,7 @@ mod tunnels;
 mod views;
 mod wallet;
 
+pub(crate) use book::OwnTask;
 pub use inspect::{Anchors, Inspected, Inspector, Refusal, TAG_BARE, TAG_PAIR, TAG_TRANSACTION};
 pub(crate) use machine::cache_dir;
 pub use measure::MeasureError;
@@ -55,7 +56,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::control::{self, Event, What};
 use crate::store::{Batch, Table};
-use book::{Book, OwnTask};
+use book::Book;
 use happening::{Answer, Happening};
 use machine::Machine;
 use node::Seller;

@@ -1,5 +1,6 @@
 //! Payments, and making one that waits too long worth a miner's while.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
@@ -7,6 +8,7 @@ use xennet_chain::{Bump, ChainError, Family, Sum, WalletError, parse_address};
 
 use super::happening::Answer;
 use super::{Daemon, Shared};
+use crate::backup::{self, BackupError, Existing};
 use crate::control::{Failure, FailureKind, PaymentView, Reply};
 
 /// A payment as it was asked for.
@@ -41,6 +43,19 @@ pub struct BumpWish {
 const BUMP_PERCENT: u64 = 150;
 
 impl Daemon {
+    /// Writes a backup beside the loop. What the store holds is what was acknowledged, so nothing waits for it.
+    pub(super) fn back_up(&self, file: PathBuf, overwrite: bool, answer: Answer) {
+        let shared = Arc::clone(&self.shared);
+        let existing = if overwrite { Existing::Replaced } else { Existing::Stays };
+        tokio::task::spawn_blocking(move || {
+            let written = backup::write(&shared.config.data_dir, &shared.wallet, Some(&shared.store), &file, existing);
+            let _ = answer.send(written.map(Reply::Backup).map_err(|why| {
+                let kind = if matches!(why, BackupError::Exists { .. }) { FailureKind::Conflict } else { FailureKind::Internal };
+                Failure::new(kind, format!("{:#}", anyhow::Error::from(why)), "no backup was written")
+            }));
+        });
+    }
+
     pub(super) fn send_money(&self, wish: Wish, answer: Answer) {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {

@@ -24,6 +24,9 @@ pub enum Table {
 }
 
 impl Table {
+    /// All of them. The place of each is its number in a backup, so a new one comes last.
+    pub const ALL: [Table; 5] = [Table::Identities, Table::Mining, Table::Tasks, Table::Leases, Table::Single];
+
     /// Whether its records hold secrets of channels, so that they are encrypted.
     pub(super) fn is_secret(self) -> bool {
         self == Table::Leases
@@ -101,7 +104,7 @@ impl Batch {
     }
 
     /// Bytes of keys and values.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 }

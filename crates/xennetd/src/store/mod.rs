@@ -20,12 +20,14 @@ mod reader;
 mod record;
 mod sealer;
 mod sequence;
+mod snapshot;
 mod writer;
 
 pub use batch::{Batch, Table};
 pub use bench::{GroupCommit, durable_updates};
 pub use error::{StoreError, Unpersisted};
 pub use medium::{Backend, Layer, Medium};
+pub use snapshot::Snapshot;
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -209,6 +211,6 @@ pub(crate) fn create_private_dir(dir: &Path) -> Result<(), StoreError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| StoreError::io("create the data directory", dir, e))
 }
 
-fn database_path(dir: &Path) -> PathBuf {
+pub(crate) fn database_path(dir: &Path) -> PathBuf {
     dir.join("state.redb")
 }

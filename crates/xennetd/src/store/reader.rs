@@ -99,7 +99,7 @@ impl Store {
         }
     }
 
-    fn value(&self, table: &str, key: &[u8], found: &[u8]) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn value(&self, table: &str, key: &[u8], found: &[u8]) -> Result<Vec<u8>, StoreError> {
         match record::open(table, key, found) {
             Some((_, value)) if sealer::is_sealed(value) => {
                 let path = &self.inner.shared.path;
@@ -114,7 +114,7 @@ impl Store {
         }
     }
 
-    fn failed(&self, error: impl Into<redb::Error>) -> StoreError {
+    pub(super) fn failed(&self, error: impl Into<redb::Error>) -> StoreError {
         StoreError::database("read", &self.inner.shared.path, error)
     }
 }

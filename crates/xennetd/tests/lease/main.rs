@@ -16,6 +16,7 @@ mod prepaid;
 mod processes;
 mod refused;
 mod renewal;
+mod restored;
 mod shared_funding;
 mod stock_ssh;
 mod wait;

@@ -19,7 +19,7 @@ struct Flags {
     args: ConfigArgs,
 }
 
-fn file(dir: &Path, name: &str, text: &str) -> String {
+pub fn file(dir: &Path, name: &str, text: &str) -> String {
     let path = dir.join(name);
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
