@@ -17,18 +17,18 @@ use crate::datagrams::Datagrams;
 use crate::device::{Card, LONGEST, next_frame};
 use crate::flows::Flows;
 use crate::frame::{self, Sent};
-use crate::gateway::{Rates, Visit};
+use crate::gateway::{Rates, Settings, Visit};
 use crate::policy::{Policy, Protocol};
-use crate::{NAMES, dns};
+use crate::{GUEST_MAC, NAMES, dns};
 
 /// Packets that wait for the TCP stack; then the guest waits.
 const MOST_PACKETS: usize = 256;
-/// Flows that a guest may open in a second, and at once after a rest.
-const OPENED: (u64, u64) = (50, 100);
 /// Questions for names in a second, and at once after a rest.
 const ASKED: (u64, u64) = (20, 60);
 /// What may go at once after a rest, bytes, or an eighth of a second's worth if that is more.
 const BURST: u64 = 64 * 1024;
+/// Where the sender's address stands, counted from a frame's length.
+const SOURCE: (usize, usize) = (10, 16);
 /// Turns before other tasks have theirs.
 const TURNS: usize = 16;
 /// Between two looks for what has grown old.
@@ -48,13 +48,15 @@ pub(crate) struct Engine {
     opened: Bucket,
     asked: Bucket,
     input: Vec<u8>,
+    /// Whether a whole frame was seen, so that each next one begins where the last one ended.
+    in_step: bool,
     sleep: Pin<Box<Sleep>>,
 }
 
 impl Engine {
     pub(crate) fn new(
         stream: UnixStream,
-        policy: Arc<Policy>,
+        settings: Settings,
         server: Option<SocketAddr>,
         visits: mpsc::Receiver<Visit>,
         mut rates: watch::Receiver<Rates>,
@@ -62,11 +64,11 @@ impl Engine {
     ) -> Engine {
         let now = Instant::now();
         let mut card = Card { open: true, counters, ..Card::default() };
-        let flows = Flows::new(&mut card, rand::random());
+        let flows = Flows::new(&mut card, rand::random(), settings.limits.connections);
         rates.mark_changed();
         Engine {
             stream,
-            policy,
+            policy: settings.policy,
             server,
             visits,
             rates,
@@ -75,9 +77,10 @@ impl Engine {
             datagrams: Datagrams::default(),
             up: Bucket::new(None, BURST, now),
             down: Bucket::new(None, BURST, now),
-            opened: Bucket::new(Some(OPENED.0), OPENED.1, now),
+            opened: Bucket::new(Some(settings.limits.opened_per_s), settings.limits.opened_per_s.saturating_mul(2), now),
             asked: Bucket::new(Some(ASKED.0), ASKED.1, now),
             input: Vec::new(),
+            in_step: false,
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
         }
     }
@@ -96,10 +99,7 @@ impl Engine {
             while !self.flows.is_full() {
                 match self.visits.poll_recv(context) {
                     Poll::Ready(Some(visit)) => {
-                        let entered = self.flows.enter(visit.port, visit.stream);
-                        if entered.is_ok() {
-                            add(&self.card.counters.came_in, 1);
-                        }
+                        self.flows.enter(visit);
                         moved = true;
                     }
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
@@ -161,7 +161,11 @@ impl Engine {
         let mut moved = false;
         let mut used = 0;
         while self.up.is_open(now) && self.card.packets.len() < MOST_PACKETS {
-            match next_frame(&self.input[used..]) {
+            if !self.in_step {
+                self.fall_in()?;
+            }
+            let next = if self.in_step { next_frame(&self.input[used..]) } else { Ok(None) };
+            match next {
                 Ok(Some(place)) => {
                     let place = used + place.start..used + place.end;
                     used = place.end;
@@ -190,6 +194,23 @@ impl Engine {
         }
         self.input.drain(..used);
         Ok(moved)
+    }
+
+    /// QEMU goes on with the frame it was sending when an earlier taker of the network let go, so the first bytes may be the
+    /// end of one. Drops them: a frame begins where its length is followed by the card's own address as the sender's.
+    fn fall_in(&mut self) -> std::io::Result<()> {
+        let begins = |at: usize| {
+            let source = self.input.get(at + SOURCE.0..at + SOURCE.1)?;
+            let length = next_frame(&self.input[at..]);
+            (source == GUEST_MAC && length.is_ok()).then_some(at)
+        };
+        if let Some(at) = (0..self.input.len()).find_map(begins) {
+            self.input.drain(..at);
+            self.in_step = true;
+        } else if self.input.len() > 2 * LONGEST {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "the guest's card sends no frames of its own"));
+        }
+        Ok(())
     }
 
     fn write(&mut self, context: &mut Context<'_>) -> std::io::Result<bool> {

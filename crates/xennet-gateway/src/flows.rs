@@ -13,15 +13,16 @@ use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::{Duration as StackDuration, Instant as StackInstant};
 use smoltcp::wire::{HardwareAddress, IpCidr};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use crate::counters::add;
 use crate::device::Card;
+use crate::gateway::Visit;
 use crate::{GATEWAY, GUEST};
 
-/// Flows that a guest may have open at once, both ways. Each takes two buffers at most.
-pub(crate) const MOST_FLOWS: usize = 128;
+/// Of each direction of a flow, bytes.
 const BUFFER: usize = 128 * 1024;
 /// How long a host of the outside has to answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(15);
@@ -34,6 +35,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Outside for T {}
 struct Flow {
     handle: SocketHandle,
     outside: Box<dyn Outside>,
+    /// Who waits to hear whether the guest takes the connection.
+    taken: Option<oneshot::Sender<io::Result<()>>>,
     /// The outside has said its last.
     outside_ended: bool,
     /// The outside was told that the guest has said its last.
@@ -52,11 +55,12 @@ pub(crate) struct Flows {
     opening: FuturesUnordered<Opening>,
     keys: HashSet<Key>,
     next_port: u16,
+    most: usize,
     begun: std::time::Instant,
 }
 
 impl Flows {
-    pub(crate) fn new(card: &mut Card, seed: u64) -> Flows {
+    pub(crate) fn new(card: &mut Card, seed: u64, most: usize) -> Flows {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut stack = Interface::new(config, card, StackInstant::ZERO);
@@ -73,6 +77,7 @@ impl Flows {
             opening: FuturesUnordered::new(),
             keys: HashSet::new(),
             next_port: 49_152,
+            most: most.max(1),
             begun: std::time::Instant::now(),
         }
     }
@@ -82,7 +87,7 @@ impl Flows {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.flows.len() + self.opening.len() >= MOST_FLOWS
+        self.flows.len() + self.opening.len() >= self.most
     }
 
     pub(crate) fn is_opening(&self, key: &Key) -> bool {
@@ -107,18 +112,18 @@ impl Flows {
     }
 
     /// Connects to a port of the guest.
-    pub(crate) fn enter(&mut self, port: u16, outside: DuplexStream) -> io::Result<()> {
+    pub(crate) fn enter(&mut self, visit: Visit) {
         let mut socket = socket();
         let from = self.next_port;
         self.next_port = from.checked_add(1).unwrap_or(49_152);
-        socket.connect(self.stack.context(), (GUEST, port), (GATEWAY, from)).map_err(|_| io::ErrorKind::InvalidInput)?;
-        self.add(socket, Box::new(outside));
-        Ok(())
+        if socket.connect(self.stack.context(), (GUEST, visit.port), (GATEWAY, from)).is_ok() {
+            self.add(socket, Box::new(visit.stream), Some(visit.taken));
+        }
     }
 
-    fn add(&mut self, socket: Socket<'static>, outside: Box<dyn Outside>) {
+    fn add(&mut self, socket: Socket<'static>, outside: Box<dyn Outside>, taken: Option<oneshot::Sender<io::Result<()>>>) {
         let handle = self.sockets.add(socket);
-        self.flows.push(Flow { handle, outside, outside_ended: false, told: false });
+        self.flows.push(Flow { handle, outside, taken, outside_ended: false, told: false });
     }
 
     /// Moves what can be moved. True if something was.
@@ -129,7 +134,7 @@ impl Flows {
             if let Ok(stream) = stream {
                 let mut socket = socket();
                 if socket.listen((*key.1.ip(), key.1.port())).is_ok() {
-                    self.add(socket, Box::new(stream));
+                    self.add(socket, Box::new(stream), None);
                     add(&card.counters.opened, 1);
                 }
             }
@@ -142,6 +147,7 @@ impl Flows {
         let (sockets, flows) = (&mut self.sockets, &mut self.flows);
         flows.retain_mut(|flow| {
             let socket = sockets.get_mut::<Socket<'_>>(flow.handle);
+            flow.tell(socket, context, card);
             moved |= flow.inward(socket, context, card) | flow.outward(socket, context, card);
             let over = matches!(socket.state(), State::Closed | State::TimeWait) && socket.recv_queue() == 0;
             if over {
@@ -172,6 +178,28 @@ fn socket() -> Socket<'static> {
 }
 
 impl Flow {
+    /// Tells who waits for it whether the guest takes the connection, or calls it off when nobody waits any more.
+    fn tell(&mut self, socket: &mut Socket<'_>, context: &mut Context<'_>, card: &Card) {
+        let Some(taken) = &mut self.taken else { return };
+        let answer = match socket.state() {
+            State::Established | State::CloseWait => Ok(()),
+            State::SynSent => {
+                if taken.poll_closed(context).is_ready() {
+                    self.taken = None;
+                    socket.abort();
+                }
+                return;
+            }
+            _ => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nothing in the guest listens on that port")),
+        };
+        if answer.is_ok() {
+            add(&card.counters.came_in, 1);
+        }
+        if let Some(taken) = self.taken.take() {
+            let _ = taken.send(answer);
+        }
+    }
+
     /// From the outside into the guest.
     fn inward(&mut self, socket: &mut Socket<'_>, context: &mut Context<'_>, card: &Card) -> bool {
         let mut moved = false;

@@ -28,7 +28,7 @@ mod policy;
 use std::net::Ipv4Addr;
 
 pub use counters::Counts;
-pub use gateway::{Gateway, Rates, Settings};
+pub use gateway::{Gateway, Limits, Rates, Settings};
 pub use policy::{Forbidden, Network, Policy, Profile, Protocol, is_public_v4, is_public_v6};
 
 /// The guest's address. Its network is /24.

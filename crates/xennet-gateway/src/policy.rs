@@ -63,7 +63,7 @@ impl FromStr for Profile {
             "none" => Ok(Profile::None),
             "web" => Ok(Profile::Web),
             "open-internet" => Ok(Profile::OpenInternet),
-            _ => Err("it is no profile"),
+            _ => Err("there is no such profile"),
         }
     }
 }
@@ -105,6 +105,19 @@ impl Network {
     #[must_use]
     pub fn contains(self, address: Ipv4Addr) -> bool {
         u32::from(address) & self.mask() == u32::from(self.address)
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.profile)?;
+        self.allow.iter().try_for_each(|network| write!(f, ", and {network}"))
     }
 }
 

@@ -159,9 +159,8 @@ fn socket() -> Socket<'static> {
 
 fn pair(policy: Policy, rates: Rates) -> (Gateway, Guest) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    ours.set_nonblocking(true).unwrap();
-    let settings = Settings { policy: Arc::new(policy), names: None, rates };
-    (Gateway::start(tokio::net::UnixStream::from_std(ours).unwrap(), settings), Guest::new(theirs))
+    let settings = Settings { policy: Arc::new(policy), rates, ..Settings::default() };
+    (Gateway::start(ours, settings).unwrap(), Guest::new(theirs))
 }
 
 async fn echoed(gateway: &Gateway, length: usize) -> Duration {

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use xennet_gateway::{Counts, Gateway, Policy, Profile, Rates, Settings};
+use xennet_gateway::{Counts, Gateway, Policy, Profile, Settings};
 use xennet_vm::ImageStore;
 
 /// What the guest does instead of waiting for a publisher. It says all it finds out on its console.
@@ -105,9 +105,7 @@ async fn boot(dir: &Path, policy: Policy) -> (String, Counts) {
         .spawn()
         .unwrap();
     let (stream, _) = tokio::task::spawn_blocking(move || listener.accept()).await.unwrap().unwrap();
-    stream.set_nonblocking(true).unwrap();
-    let settings = Settings { policy: Arc::new(policy), names: None, rates: Rates::default() };
-    let gateway = Gateway::start(tokio::net::UnixStream::from_std(stream).unwrap(), settings);
+    let gateway = Gateway::start(stream, Settings { policy: Arc::new(policy), ..Settings::default() }).unwrap();
     let pid = qemu.id().to_string();
     let ended = tokio::task::spawn_blocking(move || qemu.wait_with_output());
     let Ok(output) = tokio::time::timeout(Duration::from_secs(240), ended).await else {

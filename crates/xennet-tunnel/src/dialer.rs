@@ -1,11 +1,13 @@
 //! The node's end: dials the publisher, again and again.
 
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use rand::Rng;
+use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -51,12 +53,38 @@ pub struct DialConfig {
 }
 
 /// Where a pipe leads at the node's end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum PipeTarget {
-    /// A TCP address, of the guest's SSH server as QEMU offers it on loopback.
+    /// A TCP address, of one SSH server; the guest's other ports do not exist.
     Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
+    /// Every port of the guest, by way of its gateway.
+    Guest(GuestPorts),
+}
+
+type Opening = BoxFuture<'static, io::Result<DuplexStream>>;
+
+/// Opens connections to the ports of a guest.
+#[derive(Clone)]
+pub struct GuestPorts(Arc<dyn Fn(u16) -> Opening + Send + Sync>);
+
+impl GuestPorts {
+    /// `open` connects to a port, 1 to 65535, and gives the connection once the guest has taken it.
+    pub fn new<F>(open: impl Fn(u16) -> F + Send + Sync + 'static) -> GuestPorts
+    where
+        F: Future<Output = io::Result<DuplexStream>> + Send + 'static,
+    {
+        GuestPorts(Arc::new(move |port| Box::pin(open(port))))
+    }
+
+    pub(crate) fn open(&self, port: u16) -> Opening {
+        (self.0)(port)
+    }
+}
+
+impl std::fmt::Debug for GuestPorts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GuestPorts")
+    }
 }
 
 /// A node's tunnel to one publisher. It connects, and connects again after a cut, until it is stopped or dropped or

@@ -4,7 +4,7 @@
 //!  publisher                                              node
 //!  Listener ◀═══════════ one SSH connection ═══════════ Dialer        listens on no port
 //!     │ Link              lease pipe: frames              │ Link
-//!     │ Link::open_pipe   pipe "vm-<lease>"               └─▶ PipeTarget, the guest's SSH server
+//!     │ Link::open_pipe   pipe "vm-<lease>"               └─▶ PipeTarget, a port of the guest
 //!     └ GuestSsh          SSH inside that pipe
 //! ```
 //!
@@ -37,7 +37,7 @@ mod transport;
 
 pub mod measure;
 
-pub use dialer::{DialConfig, Dialer, PipeTarget};
+pub use dialer::{DialConfig, Dialer, GuestPorts, PipeTarget};
 pub use error::TunnelError;
 pub use event::TunnelEvent;
 pub use guest::{ExecEvent, ExecInput, ExecOutput, ExecStream, GuestSsh, Output};

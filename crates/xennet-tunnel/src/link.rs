@@ -66,12 +66,21 @@ impl Link {
         Ok(())
     }
 
-    /// (Publisher only.) Opens a pipe to what the node offers under `name`, which is `vm-` and the lease.
+    /// (Publisher only.) Opens a pipe to the SSH server of the guest that the node offers under `name`, which is `vm-` and
+    /// the lease.
     ///
     /// # Errors
     /// [`TunnelError::UnknownPipe`] for another name, [`TunnelError::TooManyPipes`], [`TunnelError::PipeRefused`] when
     /// the node cannot reach its guest, [`TunnelError::PipeTimeout`] after 15 s, [`TunnelError::Closed`].
     pub async fn open_pipe(&self, name: &str) -> Result<Pipe, TunnelError> {
+        self.open_port(name, 0).await
+    }
+
+    /// (Publisher only.) Opens a pipe to a port of the guest; 0 is its SSH server, wherever that listens.
+    ///
+    /// # Errors
+    /// As [`Link::open_pipe`]; [`TunnelError::PipeRefused`] also when nothing in the guest listens on the port.
+    pub async fn open_port(&self, name: &str, port: u16) -> Result<Pipe, TunnelError> {
         let Some(opener) = &self.inner.opener else {
             return Err(TunnelError::NotPublisher);
         };
@@ -88,7 +97,7 @@ impl Link {
         // instead of staying open at the node.
         let opening = tokio::spawn(async move {
             let asked = Instant::now();
-            let channel = session.channel_open_forwarded_tcpip(forward, PIPE_VERSION, "xennet", 0).await?;
+            let channel = session.channel_open_forwarded_tcpip(forward, PIPE_VERSION, "xennet", u32::from(port)).await?;
             Ok::<_, russh::Error>(Pipe::new(channel, place, asked.elapsed()))
         });
         tokio::select! {

@@ -15,7 +15,7 @@ pub const MAX_FRAME: usize = 65_536;
 /// The subsystem the node asks for to get the lease pipe.
 pub const SUBSYSTEM: &str = "xennet-lease";
 /// The port the node names in its request for the forward. It stands for the version of the pipes, not for a TCP port.
-pub const PIPE_VERSION: u32 = 1;
+pub const PIPE_VERSION: u32 = 2;
 /// When nothing was heard for this long, an end asks the other whether it lives.
 pub const KEEPALIVE: Duration = Duration::from_secs(2);
 /// After this many unanswered questions the next one ends the session: 8 s after the last sign of life.

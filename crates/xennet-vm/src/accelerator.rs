@@ -51,7 +51,7 @@ const DEVICE: &str = "/dev/kvm";
 const DEADLINE: Duration = Duration::from_secs(10);
 
 impl Accelerator {
-    /// Boots the thin image under KVM; if its SSH server does not answer within 10 s, emulation it is. The verdict
+    /// Boots the thin image under KVM; if its SSH server does not start within 10 s, emulation it is. The verdict
     /// is kept in `cache` for this kernel and QEMU.
     ///
     /// # Errors
@@ -99,13 +99,13 @@ async fn try_kvm(image: &Image, cache: &Path) -> Result<Verdict, VmError> {
         memory_mib: 128,
         disk_mib: 0,
         persistent: None,
-        // Nobody has the key to this, and nobody needs it: the server's greeting is enough.
+        // Nobody has the key to this, and nobody needs it: the console's word is enough.
         authorized_key: "ssh-ed25519 AAAA".into(),
         accelerator: Accelerator::Kvm,
     };
     let attempt = tokio::time::timeout(DEADLINE, async {
         let vm = Vm::start(spec, image).await?;
-        let ready = vm.wait_ready(DEADLINE).await;
+        let ready = vm.wait_booted(DEADLINE).await;
         vm.stop().await?;
         ready
     });

@@ -1,11 +1,12 @@
 //! What starting a guest through this crate costs beyond QEMU itself.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{ChildStdout, Command};
 use tokio::time::timeout;
 
@@ -49,26 +50,48 @@ pub fn median(durations: &[Duration]) -> Duration {
 const MEMORY_MIB: u32 = 256;
 const WITHIN: Duration = Duration::from_secs(120);
 
-/// Boots the image `rounds` times each way, by turns, so that a change of the host's load meets both.
+/// Boots the image `rounds` times each way, by turns, so that a change of the host's load meets both. `open` takes a guest's
+/// network and gives what connects to its SSH server.
 ///
 /// # Errors
 /// As [`Vm::start`], or when a guest does not answer within two minutes.
-pub async fn compare_boot(image: &Image, accelerator: Accelerator, dir: &Path, rounds: u32) -> Result<BootComparison, VmError> {
+pub async fn compare_boot<C, S, F>(
+    image: &Image,
+    accelerator: Accelerator,
+    dir: &Path,
+    rounds: u32,
+    open: impl Fn(UnixStream) -> std::io::Result<C>,
+) -> Result<BootComparison, VmError>
+where
+    C: Fn() -> F,
+    S: AsyncRead + Unpin,
+    F: Future<Output = std::io::Result<S>>,
+{
     let mut comparison = BootComparison { bare: Vec::new(), ours: Vec::new() };
     for round in 0..rounds {
         // Whoever comes first alternates: the second finds the files in the host's cache, and a load that ebbs favours it.
         if round % 2 == 0 {
             comparison.bare.push(bare(image, accelerator, dir).await?);
-            comparison.ours.push(ours(image, accelerator, dir).await?);
+            comparison.ours.push(ours(image, accelerator, dir, &open).await?);
         } else {
-            comparison.ours.push(ours(image, accelerator, dir).await?);
+            comparison.ours.push(ours(image, accelerator, dir, &open).await?);
             comparison.bare.push(bare(image, accelerator, dir).await?);
         }
     }
     Ok(comparison)
 }
 
-async fn ours(image: &Image, accelerator: Accelerator, dir: &Path) -> Result<Duration, VmError> {
+async fn ours<C, S, F>(
+    image: &Image,
+    accelerator: Accelerator,
+    dir: &Path,
+    open: &impl Fn(UnixStream) -> std::io::Result<C>,
+) -> Result<Duration, VmError>
+where
+    C: Fn() -> F,
+    S: AsyncRead + Unpin,
+    F: Future<Output = std::io::Result<S>>,
+{
     let spec = VmSpec {
         dir: dir.join("ours"),
         hostname: "bench".into(),
@@ -81,7 +104,11 @@ async fn ours(image: &Image, accelerator: Accelerator, dir: &Path) -> Result<Dur
     };
     let begun = Instant::now();
     let vm = Vm::start(spec, image).await?;
-    let ready = vm.wait_ready(WITHIN).await;
+    let ready = async {
+        let connect = open(vm.network().await?).doing(|| "taking the guest's network".into())?;
+        vm.wait_ready(WITHIN, connect).await
+    };
+    let ready = ready.await;
     let took = begun.elapsed();
     vm.stop().await?;
     ready.map(|_| took)
@@ -140,5 +167,5 @@ async fn first_greeting(console: ChildStdout, address: SocketAddr) {
             break;
         }
     }
-    knock(address).await;
+    knock(|| tokio::net::TcpStream::connect(address)).await;
 }

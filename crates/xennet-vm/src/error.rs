@@ -103,15 +103,6 @@ pub enum VmError {
         console: String,
     },
 
-    /// No port on 127.0.0.1 could be had for the guest's SSH server.
-    #[error("no free port on 127.0.0.1 after {tries} tries: {said}")]
-    NoPort {
-        /// How many ports were tried.
-        tries: u32,
-        /// What QEMU said to the last.
-        said: String,
-    },
-
     /// QEMU does not end, not even by SIGKILL.
     #[error("QEMU (process {pid}) does not end: see `ps -o stat,wchan -p {pid}`; a disk that hangs does this")]
     DoesNotEnd {

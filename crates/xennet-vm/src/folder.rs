@@ -15,12 +15,14 @@ use crate::spec::VmSpec;
 
 /// QEMU's control socket.
 pub(crate) const SOCKET: &str = "qmp.sock";
+/// The socket that carries the guest's frames.
+pub(crate) const NETWORK: &str = "net.sock";
 const INITRD: &str = "initrd.cpio";
 const DATA: &str = "data.raw";
 
 /// Deletes what belongs to one run of a guest. The record goes last: while it is there, it is found again.
 pub(crate) fn clean(dir: &Path) -> Result<(), VmError> {
-    for name in [SOCKET, INITRD, DATA] {
+    for name in [SOCKET, NETWORK, INITRD, DATA] {
         disk::remove(&dir.join(name))?;
     }
     Record::remove(dir)

@@ -1,8 +1,9 @@
 //! Starting QEMU: its arguments, the files it is handed, the user it becomes.
 //!
 //! QEMU gets every file as an open descriptor and opens `/proc/self/fd/N`. So its user needs no right to any folder
-//! of the daemon, and can reach nothing but these files. Its standard input is the listening control socket, and
-//! its standard error a pipe that never blocks it and holds 64 KiB at most.
+//! of the daemon, and can reach nothing but these files. Its standard input is the listening control socket, its
+//! standard output the listening socket of its network, and its standard error a pipe that never blocks it and holds
+//! 64 KiB at most.
 
 use std::ffi::OsString;
 use std::io::{PipeReader, Read};
@@ -19,8 +20,6 @@ use crate::error::{Doing, VmError};
 use crate::host;
 use crate::record::Record;
 
-/// QEMU's name for the guest's network, for `hostfwd_add`.
-pub(crate) const NETWORK: &str = "net";
 /// QEMU's name for the buffer that keeps the end of the guest's console.
 pub(crate) const CONSOLE: &str = "console";
 /// Its size. QEMU wants a power of two.
@@ -66,8 +65,15 @@ pub(crate) fn name_argument(name: &str) -> String {
     format!("{name},debug-threads=on")
 }
 
-/// Starts QEMU. It answers on `qmp` as soon as the machine is set up.
-pub(crate) fn launch(record: &Record, files: &Files, qmp: UnixListener) -> Result<Launched, VmError> {
+/// The sockets that QEMU listens on.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    pub qmp: UnixListener,
+    pub network: UnixListener,
+}
+
+/// Starts QEMU. It answers on its control socket as soon as the machine is set up.
+pub(crate) fn launch(record: &Record, files: &Files, sockets: Sockets) -> Result<Launched, VmError> {
     // The shell opens the files with the daemon's rights, then becomes setpriv, which becomes QEMU: one process.
     let mut opens = String::from("exec 3<\"$1\" 4<\"$2\"");
     let mut opened: Vec<&Path> = vec![&files.kernel, &files.initrd];
@@ -96,8 +102,8 @@ pub(crate) fn launch(record: &Record, files: &Files, qmp: UnixListener) -> Resul
         .current_dir("/")
         // A group of its own, so that Ctrl-C at the daemon's terminal does not end the guests.
         .process_group(0)
-        .stdin(Stdio::from(OwnedFd::from(qmp)))
-        .stdout(Stdio::null())
+        .stdin(Stdio::from(OwnedFd::from(sockets.qmp)))
+        .stdout(Stdio::from(OwnedFd::from(sockets.network)))
         .stderr(Stdio::from(OwnedFd::from(stderr)))
         .spawn()
         .doing(|| "starting QEMU".into())?;
@@ -129,9 +135,10 @@ fn arguments(record: &Record, disks: &[(&str, usize)]) -> Vec<OsString> {
     // The console goes to a ring in memory: a file could be filled without limit by the guest.
     add("-chardev", format!("ringbuf,id={CONSOLE},size={CONSOLE_BYTES}"));
     add("-serial", format!("chardev:{CONSOLE}"));
-    // restrict=on: no packet of the guest reaches the host, its network or the internet. The way in is added later.
-    add("-netdev", format!("user,id={NETWORK},restrict=on,ipv6=off"));
-    add("-device", format!("virtio-net-pci,netdev={NETWORK},romfile="));
+    // QEMU has no network stack of its own at work: frames go to whoever connects to this socket, and nowhere else. When
+    // that one is gone it listens again, so that a later daemon can take its place.
+    add("-netdev", "stream,id=net,server=on,addr.type=fd,addr.str=1".into());
+    add("-device", "virtio-net-pci,netdev=net,romfile=".into());
     for (serial, fd) in disks {
         // The format is named: QEMU must never guess it from bytes that a guest wrote.
         add("-blockdev", format!("driver=raw,node-name={serial},file.driver=file,file.filename=/proc/self/fd/{fd}"));

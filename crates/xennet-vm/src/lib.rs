@@ -3,13 +3,13 @@
 //! ```text
 //! ImageStore ──thin()──▶ Image ──Accelerator::probe()──▶ Verdict
 //!                          │
-//!                 VmSpec ──┴─▶ Vm::start ──▶ Vm::wait_ready ──▶ (SSH on 127.0.0.1) ──▶ Vm::stop
-//!                                │                                                       ▲
-//!                                └── daemon ends, QEMU lives on ──▶ Vm::adopt ───────────┘
+//!                 VmSpec ──┴─▶ Vm::start ──▶ Vm::network ──▶ Vm::wait_ready ──▶ Vm::stop
+//!                                │                                              ▲
+//!                                └── daemon ends, QEMU lives on ──▶ Vm::adopt ──┘
 //! ```
 //!
-//! What this crate does *not* do: it knows nothing of leases, prices or who pays, and opens no socket but the one on
-//! 127.0.0.1 that leads to a guest. What holds:
+//! What this crate does *not* do: it knows nothing of leases, prices or who pays, and opens no port: the guest's
+//! only network is a Unix socket in its folder, for a gateway to take. What holds:
 //! - everything about a guest lies in its folder, and [`Vm::stop`] leaves nothing of it but a persistent disk;
 //! - QEMU runs without privileges, as a user of its own if the daemon is root, and can open no file but its own;
 //! - nothing that a guest writes grows without limit on the host, is parsed by a host program, or reaches a terminal

@@ -22,8 +22,6 @@ pub(crate) struct Record {
     pub name: String,
     pub pid: Option<u32>,
     pub start_time: Option<u64>,
-    /// The port on 127.0.0.1 that leads to the guest's SSH server.
-    pub port: Option<u16>,
     pub user: Privilege,
     pub cores: u16,
     pub memory_mib: u32,
@@ -88,7 +86,6 @@ mod tests {
             name: "xennet-1".into(),
             pid: Some(7),
             start_time: None,
-            port: None,
             user: Privilege::Own(61_200),
             cores: 1,
             memory_mib: 128,

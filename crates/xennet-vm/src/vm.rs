@@ -1,22 +1,23 @@
 //! A running guest.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::AsyncRead;
 use tokio::time::{sleep, timeout};
 
 use crate::control::{knock, take_control};
 use crate::disk;
 use crate::error::{Doing, VmError};
-use crate::folder::{SOCKET, clean, make_files, make_folder, open_folder};
+use crate::folder::{NETWORK, SOCKET, clean, make_files, make_folder, open_folder};
 use crate::host;
 use crate::image::Image;
-use crate::launch::{self, Launched, printable};
+use crate::launch::{self, Launched, Sockets, printable};
 use crate::privilege::Privilege;
 use crate::process::{self, Process};
 use crate::qmp::{Qmp, QmpError, socket_path};
@@ -63,7 +64,7 @@ pub struct Exit {
 }
 
 impl Vm {
-    /// Makes the disks, starts QEMU and opens the way to the guest's SSH server. The guest then boots.
+    /// Makes the disks and starts QEMU. The guest then boots; [`Vm::network`] is its way out and in.
     ///
     /// # Errors
     /// When the host lacks memory, disk or a program, or the folder has a living guest. Nothing is left behind,
@@ -85,7 +86,6 @@ impl Vm {
             name: format!("xennet-{random:016x}"),
             pid: None,
             start_time: None,
-            port: None,
             user: Privilege::choose(random),
             cores: spec.cores,
             memory_mib: spec.memory_mib,
@@ -104,9 +104,11 @@ impl Vm {
         // Written before the process exists: whoever finds the record finds the process by its name.
         record.write(&spec.dir)?;
         let folder = open_folder(&spec.dir)?;
-        let listener = std::os::unix::net::UnixListener::bind(socket_path(&folder, SOCKET))
-            .doing(|| format!("listening on {}", spec.dir.join(SOCKET).display()))?;
-        let mut launched = launch::launch(&record, &files, listener)?;
+        let listen = |name: &str| {
+            let listener = std::os::unix::net::UnixListener::bind(socket_path(&folder, name));
+            listener.doing(|| format!("listening on {}", spec.dir.join(name).display()))
+        };
+        let mut launched = launch::launch(&record, &files, Sockets { qmp: listen(SOCKET)?, network: listen(NETWORK)? })?;
         let pid = launched.child.id().unwrap_or_default();
         let process = Process::hold(pid)?;
         record.pid = Some(pid);
@@ -114,7 +116,7 @@ impl Vm {
         unwind.process = Process::find(pid, process.start_time());
         record.write(&spec.dir)?;
 
-        let (qmp, processors) = match take_control(&folder, &mut record).await {
+        let (qmp, processors) = match take_control(&folder).await {
             Ok(control) => control,
             // A connection that QEMU closes means that it ended; its own words say why.
             Err(VmError::Qmp(QmpError::Closed | QmpError::Io(_))) => {
@@ -124,7 +126,6 @@ impl Vm {
             }
             Err(error) => return Err(error),
         };
-        record.write(&spec.dir)?;
         // QEMU has read it.
         disk::remove(&files.initrd)?;
         unwind.dir = None;
@@ -144,7 +145,7 @@ impl Vm {
         };
         record.pid = Some(process.pid());
         record.start_time = Some(process.start_time());
-        let (qmp, processors) = take_control(&open_folder(dir)?, &mut record).await?;
+        let (qmp, processors) = take_control(&open_folder(dir)?).await?;
         record.write(dir)?;
         Ok(Some(Vm::new(dir.to_owned(), record, process, qmp, processors, None)))
     }
@@ -176,39 +177,79 @@ impl Vm {
         }
     }
 
-    /// Waits until the guest's SSH server answers, and returns its greeting.
+    /// Connects to the guest's card: a stream of Ethernet frames, each behind its length as 32 bits, most significant
+    /// first. It has one taker at a time; another one gets nothing until the first has let go. Until somebody takes it,
+    /// what the guest sends is lost.
+    ///
+    /// # Errors
+    /// When QEMU has ended or does not answer.
+    pub async fn network(&self) -> Result<UnixStream, VmError> {
+        let doing = || "connecting to the guest's network".to_owned();
+        let stream = UnixStream::connect(socket_path(&open_folder(&self.dir)?, NETWORK)).doing(doing)?;
+        stream.set_nonblocking(true).doing(doing)?;
+        if lock(&self.own).is_none() {
+            // An earlier taker may have let go in the middle of a frame. QEMU then sends nothing at all until its machine
+            // has stood still for a moment; the rest of that frame comes first, and a taker has to pass over it.
+            self.pause().await?;
+            self.resume().await?;
+        }
+        Ok(stream)
+    }
+
+    /// Waits until the guest says on its console that its SSH server starts. Nothing more is known of that server.
+    ///
+    /// # Errors
+    /// As [`Vm::wait_ready`].
+    pub async fn wait_booted(&self, within: Duration) -> Result<(), VmError> {
+        self.before_the_end(self.says_ready(), within).await
+    }
+
+    /// Waits until the guest's SSH server answers, and returns its greeting. `connect` opens a connection to it, by way
+    /// of whoever has taken [`Vm::network`]; it is called again and again, and what it gives may be dropped early.
     ///
     /// # Errors
     /// When the guest ends or `within` passes; the message holds the end of its console.
-    pub async fn wait_ready(&self, within: Duration) -> Result<String, VmError> {
+    pub async fn wait_ready<S, F>(&self, within: Duration, connect: impl Fn() -> F) -> Result<String, VmError>
+    where
+        S: AsyncRead + Unpin,
+        F: Future<Output = std::io::Result<S>>,
+    {
         let told = async {
-            while !self.console().await.contains(READY) {
-                sleep(LOOK_EVERY).await;
-            }
-            knock(self.guest_ssh()).await
+            self.says_ready().await;
+            knock(&connect).await
         };
-        // The console may have been read by an earlier daemon. A knock at a guest that still boots can hang in QEMU, so
-        // this one must not hold up the other.
+        // The console may have been read by an earlier daemon. A knock at a guest that still boots can hang, so this one
+        // must not hold up the other.
         let untold = async {
             let started_here = lock(&self.own).is_some();
             sleep(if started_here { TRY } else { Duration::ZERO }).await;
-            knock(self.guest_ssh()).await
+            knock(&connect).await
         };
+        let greeting = async {
+            tokio::select! {
+                greeting = told => greeting,
+                greeting = untold => greeting,
+            }
+        };
+        self.before_the_end(greeting, within).await
+    }
+
+    async fn says_ready(&self) {
+        while !self.console().await.contains(READY) {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// What `waited` gives, unless the guest ends or the time passes first.
+    async fn before_the_end<T>(&self, waited: impl Future<Output = T>, within: Duration) -> Result<T, VmError> {
         tokio::select! {
-            greeting = told => Ok(greeting),
-            greeting = untold => Ok(greeting),
+            given = waited => Ok(given),
             () = self.process.ended() => {
                 let console = format!("{}\n{}", self.console().await, self.take_log()).trim().to_owned();
                 Err(VmError::GuestEnded { console })
             }
             () = sleep(within) => Err(VmError::NotReady { waited: within, console: self.console().await }),
         }
-    }
-
-    /// Where the guest's SSH server is reached: a port of 127.0.0.1.
-    #[must_use]
-    pub fn guest_ssh(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.record.port.unwrap_or_default()))
     }
 
     /// The guest's folder.

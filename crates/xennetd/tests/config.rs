@@ -60,6 +60,13 @@ announce = "203.0.113.7:2222"
 budget_sat = 100_000
 [node]
 patience_s = 45
+[node.network]
+outbound = "web"
+allow = ["192.168.7.0/24"]
+names = "9.9.9.9:53"
+connections = 64
+opened_per_s = 9
+out_kbit_s = 8000
 [limits]
 cores = 4
 memory_mib = 2048
@@ -82,6 +89,11 @@ cpu_msat_per_ghz_hour = 7
     assert_eq!(config.tunnel.announce, Some("203.0.113.7:2222".parse().unwrap()));
     assert_eq!(config.budget_sat, Some(100_000));
     assert_eq!(config.patience, Duration::from_secs(45));
+    let network = &config.guest_network;
+    assert_eq!(network.policy.to_string(), "web, and 192.168.7.0/24");
+    assert_eq!(network.names, Some("9.9.9.9:53".parse().unwrap()));
+    assert_eq!((network.limits.connections, network.limits.opened_per_s), (64, 9));
+    assert_eq!((network.rates.up_bytes_per_s, network.rates.down_bytes_per_s), (Some(1_000_000), None));
     assert_eq!((config.limits.cores, config.limits.persistent_mib), (Some(4), Some(0)));
     assert_eq!(config.policy.min_task_work_bits, 20);
     assert_eq!(config.policy.max_interval, Duration::from_secs(60));
@@ -149,6 +161,14 @@ fn a_wrong_value_is_shown_with_what_would_be_right() {
     assert!(
         message("[overlay]\nlisten = [\"127.0.0.1:1\"]\n").starts_with("line 2: overlay.listen = [\"127.0.0.1:1\"]: \"127.0.0.1:1\": ")
     );
+    assert_eq!(
+        message("[node.network]\noutbound = \"all\"\n"),
+        "line 2: node.network.outbound = \"all\": it cannot be read (there is no such profile); \
+         write \"none\", \"web\" or \"open-internet\""
+    );
+    assert!(message("[node.network]\nallow = [\"192.168.7.1/24\"]\n").contains("\"192.168.7.1/24\": the address has bits behind"));
+    assert!(message("[node.network]\nconnections = 7\n").contains("it is out of bounds; write connections of a guest at once, 8 to 4096"));
+    assert!(message("[node.network]\nin_kbit_s = 1\n").contains("write kbit/s of one guest, 64 to 100000000"));
     assert!(message("[policy]\nmin_task_work_bits = 1000\n").starts_with("line 2: policy.min_task_work_bits = 1000: "));
     assert!(message("[chain]\nsource = \"none\"\n").contains("write \"embedded\""));
     assert!(message("log = \"=====\"\n").starts_with("line 1: log = \"=====\": it cannot be read"));

@@ -69,13 +69,14 @@ impl Handler for Caller {
         connected_address: &str,
         connected_port: u32,
         _: &str,
-        _: u32,
+        originator_port: u32,
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
         if connected_address != self.config.pipe || connected_port != PIPE_VERSION {
             return Ok(());
         }
+        let Ok(port) = u16::try_from(originator_port) else { return Ok(()) };
         let Some(target) = self.config.target.borrow().clone() else {
             reply.reject(ChannelOpenFailure::ConnectFailed).await;
             return Ok(());
@@ -85,7 +86,7 @@ impl Handler for Caller {
             return Ok(());
         };
         // In a task of its own: the session must go on while the guest is connected to.
-        tokio::spawn(bridge::join(channel, reply, target, place, self.round_trip));
+        tokio::spawn(bridge::join(channel, reply, (target, port), place, self.round_trip));
         Ok(())
     }
 

@@ -1,15 +1,15 @@
 //! Pipes to the guest.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use russh::ChannelMsg;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
-use xennet_tunnel::{ListenLimits, MAX_PIPES, PipeTarget, TunnelError};
+use xennet_tunnel::{GuestPorts, ListenLimits, MAX_PIPES, PIPE_VERSION, PipeTarget, TunnelError};
 
 use crate::rogue;
 use crate::world::*;
@@ -143,7 +143,9 @@ async fn the_node_connects_nothing_but_its_guest() {
     let wrong = [
         session.channel_open_forwarded_tcpip("127.0.0.1", port, "x", 1).await.is_err(),
         session.channel_open_forwarded_tcpip(PIPE, port, "x", 1).await.is_err(),
-        session.channel_open_forwarded_tcpip("vm-5f3b", 1, "x", 1).await.is_err(),
+        session.channel_open_forwarded_tcpip("vm-5f3b", PIPE_VERSION, "x", 0).await.is_err(),
+        session.channel_open_forwarded_tcpip(PIPE, PIPE_VERSION, "x", 80).await.is_err(),
+        session.channel_open_forwarded_tcpip(PIPE, PIPE_VERSION, "x", 70_000).await.is_err(),
         session.channel_open_direct_tcpip("127.0.0.1", port, "x", 1).await.is_err(),
         session.channel_open_forwarded_streamlocal("/run/docker.sock").await.is_err(),
         session.channel_open_direct_streamlocal("/run/docker.sock").await.is_err(),
@@ -153,7 +155,7 @@ async fn the_node_connects_nothing_but_its_guest() {
     ];
     assert!(wrong.iter().all(|refused| *refused), "{wrong:?}");
     assert_eq!(touched.load(Ordering::SeqCst), 0);
-    let right = session.channel_open_forwarded_tcpip(PIPE, 1, "x", 1).await;
+    let right = session.channel_open_forwarded_tcpip(PIPE, PIPE_VERSION, "x", 0).await;
     assert!(right.is_ok());
 }
 
@@ -168,7 +170,7 @@ async fn a_peer_that_sends_more_than_its_credit_loses_the_pipe_and_nothing_else(
     let (_dialer, mut events) = dial(dial_config(publisher.address, Some(target)));
     let link = up(&mut events).await;
     let session = publisher.session.await.unwrap();
-    let open = || session.channel_open_forwarded_tcpip(PIPE, 1, "x", 1);
+    let open = || session.channel_open_forwarded_tcpip(PIPE, PIPE_VERSION, "x", 0);
     let (mut reader, writer) = open().await.unwrap().split();
     let mut sent = 0;
     let flood = async {
@@ -191,7 +193,7 @@ async fn a_peer_that_sends_more_than_its_credit_loses_the_pipe_and_nothing_else(
 }
 
 #[tokio::test]
-async fn no_guest_yet_means_no_pipe_and_a_unix_socket_will_do() {
+async fn no_guest_yet_means_no_pipe_and_a_pipe_leads_to_the_port_that_was_asked_for() {
     let guests = Guests::of(&[NODE_SEED]);
     let (listener, mut events) = listen(ListenLimits::default(), guests.authorize()).await;
     let mut config = dial_config(listener.local_addr(), None);
@@ -203,14 +205,28 @@ async fn no_guest_yet_means_no_pipe_and_a_unix_socket_will_do() {
     let refused = |error| matches!(error, TunnelError::PipeRefused { .. });
     assert!(refused(link.open_pipe(PIPE).await.unwrap_err()));
 
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("guest.sock");
-    target.send_replace(Some(PipeTarget::Unix(path.clone())));
+    let listening = Arc::new(AtomicBool::new(false));
+    let (is_listening, (gives, mut given)) = (Arc::clone(&listening), mpsc::channel(1));
+    let ports = GuestPorts::new(move |port| {
+        let (gives, is_listening) = (gives.clone(), is_listening.load(Ordering::Relaxed));
+        async move {
+            let (ours, theirs) = tokio::io::duplex(64);
+            if !is_listening {
+                return Err(std::io::ErrorKind::ConnectionRefused.into());
+            }
+            gives.send((port, theirs)).await.unwrap();
+            Ok(ours)
+        }
+    });
+    target.send_replace(Some(PipeTarget::Guest(ports)));
     assert!(refused(link.open_pipe(PIPE).await.unwrap_err()), "nobody listens there");
 
-    let socket = UnixListener::bind(&path).unwrap();
+    listening.store(true, Ordering::Relaxed);
+    let _web = link.open_port(PIPE, 80).await.unwrap();
+    assert_eq!(given.recv().await.unwrap().0, 80);
     let mut pipe = link.open_pipe(PIPE).await.unwrap();
-    let (mut guest, _) = socket.accept().await.unwrap();
+    let (port, mut guest) = given.recv().await.unwrap();
+    assert_eq!(port, 22);
     guest.write_all(b"hello").await.unwrap();
     let mut hello = [0; 5];
     soon("hello", pipe.read_exact(&mut hello)).await.unwrap();

@@ -47,7 +47,7 @@ impl Node {
         let ssh = Self::logged_in(address).await;
         let lease = ssh.channel_open_session().await.unwrap();
         lease.request_subsystem(true, "xennet-lease").await.unwrap();
-        ssh.tcpip_forward(PIPE, 1).await.unwrap();
+        ssh.tcpip_forward(PIPE, xennet_tunnel::PIPE_VERSION).await.unwrap();
         Self { _ssh: ssh, lease }
     }
 }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::process::Command;
-use xennet_tunnel::{Link, ListenLimits, PipeTarget, openssh_private_key, openssh_public_key, public_key};
+use xennet_tunnel::{Link, ListenLimits, PIPE_VERSION, PipeTarget, openssh_private_key, openssh_public_key, public_key};
 
 use crate::world::*;
 
@@ -142,7 +142,7 @@ async fn a_stock_client_can_play_the_node() {
     let files = Files::new(&NODE_SEED, address, &HOST_SEED);
     let PipeTarget::Tcp(guest) = echo().await else { panic!() };
     let mut ssh = files.command("ssh", "-p", address);
-    ssh.args(["-R", &format!("{PIPE}:1:{guest}"), "-s"]);
+    ssh.args(["-R", &format!("{PIPE}:{PIPE_VERSION}:{guest}"), "-s"]);
     ssh.args([&format!("{LEASE}@{}", address.ip()), "xennet-lease"]);
     let mut ssh = ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let link = up(&mut events).await;

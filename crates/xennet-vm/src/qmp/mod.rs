@@ -135,15 +135,6 @@ impl Qmp {
             Ok(Ok(Ok(value))) => Ok(value),
         }
     }
-
-    /// Carries out a command of the human monitor, for the few things that QMP has no command for.
-    ///
-    /// # Errors
-    /// As [`Qmp::execute`]; what the monitor itself complains of is in the returned text.
-    pub async fn human(&self, line: &str) -> Result<String, QmpError> {
-        let answer = self.execute("human-monitor-command", json!({ "command-line": line })).await?;
-        Ok(answer.as_str().unwrap_or_default().trim().to_owned())
-    }
 }
 
 impl Drop for Qmp {

@@ -101,6 +101,11 @@ pub fn lease(lease: &LeaseView) -> String {
         };
         lines.add("renewal", format!("{} more, {}; {how}", units::seconds(renewal.adds_s), units::sat(renewal.capacity_sat)));
     }
+    if let Some(network) = &lease.network {
+        lines
+            .add("outbound", format!("{}, {} flows opened, {} turned away", network.outbound, network.opened, network.refused))
+            .add("network", format!("{} out of the machine, {} into it", units::bytes(network.out_bytes), units::bytes(network.in_bytes)));
+    }
     lines.maybe("not renewed", lease.not_renewed.as_deref().map(tame));
     lines.maybe("funded by", lease.funding_txid.as_deref()).maybe("settled by", lease.close_txid.as_deref());
     for reason in &lease.reasons {
@@ -138,6 +143,7 @@ pub fn status(status: &StatusView, now_s: u64) -> String {
     lines
         .maybe("nodes dial", status.tunnel_listen)
         .maybe("guests run by", status.accelerator.as_deref())
+        .maybe("guests may reach", status.outbound.as_deref())
         .add("tasks", status.tasks)
         .add("open leases", status.leases_open);
     lines.text()

@@ -8,7 +8,7 @@ use xennet_vm::{Accelerator, Image, ImageStore, Verdict, Vm};
 use super::report::{Figure, Section, Target, Unit};
 use super::statistics::Spread;
 use super::{BenchError, Effort, Hardware};
-use crate::daemon::cache_dir;
+use crate::daemon::{cache_dir, guest_ssh};
 
 /// How much longer than a bare QEMU a node's guest may take to answer.
 const MOST_RATIO: f64 = 1.15;
@@ -25,7 +25,7 @@ pub(super) async fn run(
     let (image, verdict) = prepare(hardware, tell).await?;
     let rounds = effort.pick(2, 5);
     tell(&format!("booting {} guests, one after the other", 2 * rounds));
-    let compared = compare_boot(&image, verdict.accelerator, &dir.join(FOLDER), rounds).await?;
+    let compared = compare_boot(&image, verdict.accelerator, &dir.join(FOLDER), rounds, guest_ssh).await?;
     let seconds = |all: &[std::time::Duration]| all.iter().map(std::time::Duration::as_secs_f64).collect::<Vec<_>>();
     let (ours, bare) = (seconds(&compared.ours), seconds(&compared.bare));
     let ratios = ours.iter().zip(&bare).map(|(ours, bare)| ours / bare.max(f64::MIN_POSITIVE)).collect();

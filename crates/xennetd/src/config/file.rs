@@ -3,9 +3,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use xennet_gateway::Policy;
 use xennet_market::NodePolicy;
 
 use super::section::{LOG_HINT, Section, Source, check_log};
@@ -89,6 +91,37 @@ fn publisher(config: &mut Config, mut section: Section<'_>) -> Result<(), Config
 fn node(config: &mut Config, mut section: Section<'_>) -> Result<(), ConfigError> {
     if let Some(field) = section.field("patience_s") {
         config.patience = Duration::from_secs(field.number(1..=86_400, "seconds to wait for a publisher that is out of reach")?);
+    }
+    if let Some(section) = section.section("network")? {
+        guest_network(config, section)?;
+    }
+    section.finish()
+}
+
+fn guest_network(config: &mut Config, mut section: Section<'_>) -> Result<(), ConfigError> {
+    let network = &mut config.guest_network;
+    let mut policy = Policy::default();
+    if let Some(field) = section.field("outbound") {
+        policy.profile = field.parsed("write \"none\", \"web\" or \"open-internet\"")?;
+    }
+    if let Some(field) = section.field("allow") {
+        policy.allow = field.parsed_list("write a list of networks such as [\"192.168.7.0/24\"], or [] for none")?;
+    }
+    network.policy = Arc::new(policy);
+    if let Some(field) = section.field("names") {
+        network.names = Some(field.parsed("write a name server's address and port, such as \"9.9.9.9:53\"")?);
+    }
+    if let Some(field) = section.field("connections") {
+        network.limits.connections = usize::try_from(field.number(8..=4_096, "connections of a guest at once")?).unwrap_or(usize::MAX);
+    }
+    if let Some(field) = section.field("opened_per_s") {
+        network.limits.opened_per_s = field.number(1..=10_000, "flows that a guest may open in a second")?;
+    }
+    let rates = &mut network.rates;
+    for (key, rate) in [("out_kbit_s", &mut rates.up_bytes_per_s), ("in_kbit_s", &mut rates.down_bytes_per_s)] {
+        if let Some(field) = section.field(key) {
+            *rate = Some(field.number(64..=100_000_000, "kbit/s of one guest")? * 125);
+        }
     }
     section.finish()
 }

@@ -49,6 +49,8 @@ pub struct Config {
     pub tunnel: TunnelSettings,
     /// The node's judgement of tasks and proposals.
     pub policy: NodePolicy,
+    /// What the node's guests may reach, how fast, and over how many connections.
+    pub guest_network: xennet_gateway::Settings,
     /// What the node offers of its machine.
     pub limits: Limits,
     /// How long a node keeps a guest for a publisher that is out of reach, before it settles alone.
@@ -124,6 +126,7 @@ impl Config {
                 max_feerate_sat_per_kvb: 500_000,
             },
             policy: NodePolicy::default(),
+            guest_network: xennet_gateway::Settings::default(),
             limits: Limits::default(),
             patience: Duration::from_secs(120),
             budget_sat: None,

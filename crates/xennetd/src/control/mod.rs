@@ -23,8 +23,8 @@ pub use money::{CoinStateView, CoinView, HistoryView, MoneyKind, SweepView};
 pub use server::{PipeStream, Request, ServeError, Server, serve};
 pub use transaction::{InputView, OutputView, TransactionView};
 pub use view::{
-    AddressView, BalanceView, IdentityView, LeaseStage, LeaseView, LedgerPage, MiningView, PaymentView, Quote, QuoteView, RenewalView,
-    StatusView, TaskState, TaskView,
+    AddressView, BalanceView, IdentityView, LeaseStage, LeaseView, LedgerPage, MiningView, NetworkView, PaymentView, Quote, QuoteView,
+    RenewalView, StatusView, TaskState, TaskView,
 };
 
 // The words the commands and views are made of, so that programs need no other crate of ours.
@@ -36,7 +36,7 @@ pub use xennet_task::{AnnouncementHash, Carrier, Compute, LeaseId, Msat, PayoutI
 
 use std::path::{Path, PathBuf};
 
-/// The pipe that leads to the guest's SSH server.
+/// The pipe that leads to the guest's SSH server. The pipe to another port is named by its number, e.g. `80`.
 pub const GUEST_SSH: &str = "ssh";
 
 /// What the pipe request's `Upgrade` header must say.

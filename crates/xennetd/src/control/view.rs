@@ -50,6 +50,9 @@ pub struct StatusView {
     pub tunnel_listen: Option<SocketAddr>,
     /// For a node: `kvm` or `tcg`, or why it cannot run guests.
     pub accelerator: Option<String>,
+    /// For a node: what guests may reach beside the tunnel, e.g. `none` or `web, and 10.77.0.0/24`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbound: Option<String>,
     /// Tasks known and not expired.
     pub tasks: u32,
     /// Leases that are neither settled nor ended.
@@ -343,6 +346,9 @@ pub struct LeaseView {
     pub tunnel_up: bool,
     /// On the node: the machine's state, e.g. `running (kvm, pid 4711)`.
     pub vm: Option<String>,
+    /// On the node, while the machine runs: its network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkView>,
     /// What the publisher measured the machine to be.
     pub figures: Option<Figures>,
     /// The rates agreed, or proposed while there is no agreement.
@@ -367,6 +373,24 @@ pub struct LeaseView {
     pub rented: bool,
     /// Why it was refused, closed or ended, each with the numbers and the nearest fix.
     pub reasons: Vec<String>,
+}
+
+/// A guest's network, since this daemon started the guest or took it up. Bytes are those of whole Ethernet frames, as the guest's own
+/// interface counts them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkView {
+    /// What the guest may reach beside the tunnel: `none`, `web` or `open-internet`.
+    pub outbound: String,
+    /// Out of the guest, into the tunnel too.
+    pub out_bytes: u64,
+    /// Into the guest, out of the tunnel too.
+    pub in_bytes: u64,
+    /// Flows that the guest opened outward.
+    pub opened: u64,
+    /// Connections into the guest that came through the tunnel.
+    pub came_in: u64,
+    /// Flows that the policy or the limits turned away.
+    pub refused: u64,
 }
 
 /// A renewal under way: a further channel that has not taken over yet.

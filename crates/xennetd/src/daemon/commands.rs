@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use xennet_gateway::GUEST;
 use xennet_identity::Role;
 use xennet_lease::{CloseReason, Input};
 use xennet_task::LeaseId;
+use xennet_tunnel::TunnelError;
 
 use super::happening::Answer;
 use super::sweep::SweepWish;
@@ -141,16 +143,26 @@ impl Daemon {
 
     /// Opens a pipe into a guest; the bytes then flow past the loop.
     fn open_pipe(&mut self, lease: LeaseId, name: &str, reply: tokio::sync::oneshot::Sender<Result<PipeStream, Failure>>) {
+        let port = if name == GUEST_SSH { Some(0) } else { name.parse().ok().filter(|port| *port != 0) };
+        let Some(port) = port else {
+            let remedy = format!("a lease has the pipe {GUEST_SSH}, and one for each port of its machine, 1 to 65535");
+            let _ = reply.send(Err(Failure::not_found(format!("pipe {name}"), remedy)));
+            return;
+        };
         let failure = match self.leases.get(&lease) {
-            _ if name != GUEST_SSH => Failure::not_found(format!("pipe {name}"), format!("a lease has the pipe {GUEST_SSH}")),
             None => Failure::not_found(format!("lease {lease}"), "`xennet leases` lists them"),
             Some(running) => match &running.outbox {
                 Some(outbox) => {
                     let link = outbox.link.clone();
                     tokio::spawn(async move {
-                        let pipe = link.open_pipe(&machine::pipe_name(lease)).await;
+                        let pipe = link.open_port(&machine::pipe_name(lease), port).await;
                         let answer = match pipe {
                             Ok(pipe) => Ok(Box::new(pipe) as PipeStream),
+                            Err(TunnelError::PipeRefused { .. }) if port != 0 => Err(Failure::new(
+                                FailureKind::Unavailable,
+                                format!("nothing answers on port {port} of the machine"),
+                                format!("start what listens there, on {GUEST} or on all its addresses"),
+                            )),
                             Err(error) => Err(Failure::new(FailureKind::Unavailable, error.to_string(), "try again in a moment")),
                         };
                         let _ = reply.send(answer);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
+use xennet_gateway::Gateway;
 use xennet_lease::{Input, Machine as MachineFacts};
 use xennet_market::Capabilities;
 use xennet_meter::Figures;
@@ -16,8 +17,8 @@ use xennet_vm::{Accelerator, Image, ImageStore, PersistentDisk, Vm, VmSpec};
 use super::happening::Happening;
 use super::node::Seller;
 use super::shared::Shared;
-use super::{Daemon, measure};
-use crate::control::What;
+use super::{Daemon, measure, network};
+use crate::control::{NetworkView, What};
 
 /// How long a guest may take to answer. Under emulation on a busy machine a minute is not rare.
 const BOOT_WITHIN: Duration = Duration::from_secs(150);
@@ -42,9 +43,17 @@ pub enum Order {
 /// A guest that somebody looks after.
 pub struct Machine {
     orders: mpsc::Sender<Order>,
+    network: watch::Receiver<Option<Arc<Gateway>>>,
 }
 
-/// The one pipe of a lease: it leads to the guest's SSH server.
+impl Machine {
+    /// Its network, once it has one.
+    pub fn network(&self) -> Option<NetworkView> {
+        self.network.borrow().as_deref().map(network::view)
+    }
+}
+
+/// What the tunnel calls a lease's guest.
 pub fn pipe_name(id: LeaseId) -> String {
     format!("vm-{id}")
 }
@@ -118,8 +127,9 @@ async fn trial(shared: &Arc<Shared>, image: &Image, accelerator: Accelerator) ->
     Vm::discard(&dir).await?;
     let vm = Vm::start(spec, image).await?;
     let measured = async {
-        vm.wait_ready(BOOT_WITHIN).await?;
-        let stream = tokio::net::TcpStream::connect(vm.guest_ssh()).await?;
+        let gateway = network::open(&vm, &shared.config.guest_network).await?;
+        vm.wait_ready(BOOT_WITHIN, || gateway.connect(network::SSH)).await?;
+        let stream = gateway.connect(network::SSH).await?;
         let told = Arc::clone(shared);
         let tell = move |stage: &str| told.tell(What::Notice { text: format!("measuring a guest: {stage}") });
         anyhow::Ok(measure::measure(stream, seed, TRIAL_MIB, tell).await?)
@@ -189,8 +199,9 @@ impl Daemon {
     fn keep_machine(&mut self, id: LeaseId, plan: Plan) {
         let Some(running) = self.leases.get_mut(&id) else { return };
         let (orders, taken) = mpsc::channel(16);
-        let keeper = Keeper { id, shared: Arc::clone(&self.shared), target: running.target.clone(), orders: taken };
-        running.machine = Some(Machine { orders });
+        let (network, seen) = watch::channel(None);
+        let keeper = Keeper { id, shared: Arc::clone(&self.shared), target: running.target.clone(), network, orders: taken };
+        running.machine = Some(Machine { orders, network: seen });
         tokio::spawn(keeper.keep(plan));
     }
 
@@ -230,6 +241,7 @@ struct Keeper {
     id: LeaseId,
     shared: Arc<Shared>,
     target: watch::Sender<Option<PipeTarget>>,
+    network: watch::Sender<Option<Arc<Gateway>>>,
     orders: mpsc::Receiver<Order>,
 }
 
@@ -247,6 +259,7 @@ impl Keeper {
             }
         }
         self.target.send_replace(None);
+        self.network.send_replace(None);
         // Empty once the guest is stopped; while it runs on, its files keep the folder.
         let _ = tokio::fs::remove_dir(&dir).await;
     }
@@ -271,11 +284,13 @@ impl Keeper {
             (None, Some((spec, image))) => Vm::start(spec, &image).await?,
             (None, None) => anyhow::bail!("it ended while this daemon did not run"),
         };
+        let gateway = network::open(&vm, &self.shared.config.guest_network).await?;
+        self.network.send_replace(Some(Arc::clone(&gateway)));
         // It may have been standing still when the last process ended.
         vm.resume().await?;
         loop {
             tokio::select! {
-                ready = vm.wait_ready(BOOT_WITHIN) => {
+                ready = vm.wait_ready(BOOT_WITHIN, || gateway.connect(network::SSH)) => {
                     if let Err(error) = ready {
                         vm.stop().await?;
                         return Err(error.into());
@@ -292,7 +307,7 @@ impl Keeper {
         if started {
             facts.boot_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         }
-        self.target.send_replace(Some(PipeTarget::Tcp(vm.guest_ssh())));
+        self.target.send_replace(Some(PipeTarget::Guest(network::ports(&gateway))));
         self.say(Input::MachineReady(facts)).await;
         Ok(Some(vm))
     }

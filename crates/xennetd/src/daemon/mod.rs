@@ -21,6 +21,7 @@ mod happening;
 mod inspect;
 mod machine;
 mod measure;
+mod network;
 mod node;
 mod publisher;
 mod shared;
@@ -36,6 +37,7 @@ pub(crate) use book::OwnTask;
 pub use inspect::{Anchors, Inspected, Inspector, Refusal, TAG_BARE, TAG_PAIR, TAG_TRANSACTION};
 pub(crate) use machine::cache_dir;
 pub use measure::MeasureError;
+pub(crate) use network::ssh as guest_ssh;
 pub use shared::{LEAST_WORK_BITS, Shared};
 
 use std::collections::HashMap;
