@@ -1,12 +1,17 @@
 //! The grammar of the command line.
 
+mod image;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use xennetd::config::ConfigArgs;
 
 use crate::fee::Consent;
+use crate::forward::ForwardArgs;
 use crate::numbers;
+
+pub use image::{AddArgs, ImageOrder, PruneArgs};
 
 /// Rent virtual machines from anybody, or rent out your own, and pay by the second in bitcoin.
 #[derive(Debug, Parser)]
@@ -89,12 +94,21 @@ pub enum Order {
             xennet ssh 77c0 -- df -h                 a command\n  \
             xennet ssh 77c0 --print                  the commands for ssh and scp themselves")]
     Ssh(SshArgs),
+    /// Listen on ports here that lead to ports of a leased machine, until Ctrl-C
+    #[command(after_help = "Examples:\n  \
+            xennet forward 77c0 8080:80              then open http://127.0.0.1:8080\n  \
+            xennet forward 77c0 0:80 5432            any free port for 80, and 5432 on both sides\n  \
+            xennet forward 77c0 0:80 --json | jq -r '.[0].address'\n  \
+            xennet forward 77c0 8080:80 --address 0.0.0.0\n\n\
+            Bytes go through the tunnel and count as the lease's traffic. Whoever reaches the address here reaches the machine's \
+            port: keep to 127.0.0.1 unless others are to use it.")]
+    Forward(ForwardArgs),
     /// Join stdin and stdout to a pipe of a lease (what ssh uses as its ProxyCommand)
     #[command(after_help = "Example:\n  ssh -o ProxyCommand='xennet pipe %n' root@77c0b5f2a1d3e4c5")]
     Pipe {
         /// The lease: its name, or the beginning of it
         lease: String,
-        /// The pipe; `ssh` leads to the machine's SSH server
+        /// The pipe; `ssh` leads to the machine's SSH server, a number to that port
         #[arg(default_value = xennetd::control::GUEST_SSH)]
         name: String,
     },
@@ -335,57 +349,6 @@ pub enum NodeOrder {
     /// Run a node here until Ctrl-C; it listens on no port
     #[command(after_help = "Example:\n  xennet --datadir ~/node node run --bootstrap /ip4/203.0.113.7/tcp/28750")]
     Run,
-}
-
-/// What to do about images.
-#[derive(Debug, Subcommand)]
-pub enum ImageOrder {
-    /// List the images of this data directory, the one used last first
-    #[command(after_help = "Example:\n  xennet image list --json | jq 'map(.stored_bytes) | add'")]
-    List,
-    /// Take a disk (raw, qcow2), a root file system (tar), a container image (OCI, docker save), or a kernel with its initramfs
-    #[command(after_help = "Examples:\n  \
-            xennet image add debian.qcow2\n  \
-            docker save alpine > alpine.tar; xennet image add alpine.tar\n  \
-            xennet image add vmlinuz --initrd initrd.img\n\n\
-            The file is read by a process that may open nothing, so it must be whole in itself. docs/images.md says what is refused.")]
-    Add(AddArgs),
-    /// Read images again and compare their hashes
-    #[command(after_help = "Examples:\n  xennet image verify\n  xennet image verify 9f86")]
-    Verify {
-        /// The image: its hash, or the beginning of it [default: all]
-        image: Option<String>,
-    },
-    /// Delete images, those used longest ago first, until the others fit
-    #[command(after_help = "Examples:\n  xennet image prune --dry-run\n  xennet image prune --keep-mib 0\n  xennet image prune 9f86")]
-    Prune(PruneArgs),
-}
-
-/// See [`ImageOrder::Add`].
-#[derive(Debug, Args)]
-pub struct AddArgs {
-    /// The file, or the folder of an OCI layout
-    pub file: PathBuf,
-    /// The initramfs that belongs to the kernel FILE
-    #[arg(long, value_name = "FILE", conflicts_with = "kind")]
-    pub initrd: Option<PathBuf>,
-    /// What it has to be: raw, qcow2, root-tar or container [default: told by its first bytes]
-    #[arg(long)]
-    pub kind: Option<xennetd::image::ImageKind>,
-}
-
-/// See [`ImageOrder::Prune`].
-#[derive(Debug, Args)]
-pub struct PruneArgs {
-    /// These and no others: their hashes, or the beginnings of them
-    #[arg(value_name = "IMAGE", conflicts_with = "keep_mib")]
-    pub images: Vec<String>,
-    /// MiB that the images left may take [default: image_store_mib of the configuration]
-    #[arg(long, value_name = "MIB")]
-    pub keep_mib: Option<u32>,
-    /// Only say what would be deleted
-    #[arg(long)]
-    pub dry_run: bool,
 }
 
 /// See [`Order::Publish`].

@@ -15,7 +15,7 @@ use crate::fail::Fail;
 use crate::fee;
 use crate::progress::Progress;
 use crate::resolve::{self, strange};
-use crate::{bench, image, run, show, ssh};
+use crate::{bench, forward, image, run, show, ssh};
 
 /// How long a settlement may take before a command stops waiting for it: blocks come when they come.
 const SETTLED_WITHIN: Duration = Duration::from_secs(600);
@@ -65,6 +65,7 @@ impl Context {
                 show::print(self.json, &leases, |leases| show::leases(leases, clock::unix_ms()))?;
             }
             Order::Ssh(args) => return ssh::ssh(self, args).await,
+            Order::Forward(args) => return forward::forward(self, args).await,
             Order::Pipe { lease, name } => return ssh::pipe(self, &lease, &name).await,
             Order::Ledger(args) => self.ledger(&args).await?,
             Order::Tx { txid } => match self.ask(Command::Transaction { txid }).await? {

@@ -57,6 +57,11 @@ impl Fail {
         }
         ExitCode::from(self.code)
     }
+
+    /// Shows it on stderr as something that does not end this program.
+    pub fn show_as_note(&self, about: &str) {
+        eprintln!("xennet: {about}: {}", self.message);
+    }
 }
 
 /// An error and what caused it, in one line.

@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod fail;
 mod fee;
+mod forward;
 mod image;
 mod numbers;
 mod pay;

@@ -118,8 +118,10 @@ fn free_port() -> u16 {
 fn build_daemon() {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let built =
-            Command::new(env!("CARGO")).args(["build", "--quiet", "--locked", "--release", "--package", "xennetd"]).status().unwrap();
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--locked", "--release", "--workspace", "--bin", "xennetd"])
+            .status()
+            .unwrap();
         assert!(built.success());
         Path::new(env!("CARGO_BIN_EXE_xennet")).with_file_name("xennetd")
     });
