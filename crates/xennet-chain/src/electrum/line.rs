@@ -12,7 +12,7 @@ use bitcoin::hashes::sha256;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::{ElectrumServer, tls};
@@ -140,16 +140,17 @@ impl Drop for Number<'_> {
 pub(super) struct Line {
     url: String,
     shared: Arc<Shared>,
-    writer: tokio::sync::Mutex<WriteHalf<Box<dyn Stream>>>,
+    /// Whole lines, for whoever asks may stop in the middle.
+    to_send: mpsc::Sender<String>,
     permits: Arc<Semaphore>,
-    reader: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
     /// How long an answer may take.
     patience: Duration,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.reader.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -173,9 +174,10 @@ impl Line {
     fn over(url: String, stream: Box<dyn Stream>, stir: Arc<Notify>, patience: Duration) -> Line {
         let (from, to) = tokio::io::split(stream);
         let shared = Arc::new(Shared { waiting: Mutex::default(), heard: Mutex::default(), stir });
-        let reader = tokio::spawn(read(from, shared.clone()));
+        let (to_send, lines) = mpsc::channel(MOST_ASKED);
+        let tasks = [tokio::spawn(read(from, shared.clone())), tokio::spawn(write(to, lines, shared.clone()))];
         let permits = Arc::new(Semaphore::new(MOST_ASKED));
-        Line { url, shared, writer: tokio::sync::Mutex::new(to), permits, reader, patience }
+        Line { url, shared, to_send, permits, tasks, patience }
     }
 
     /// One question.
@@ -249,13 +251,7 @@ impl Line {
         };
         let mut line = json!({ "jsonrpc": "2.0", "id": number.id, "method": method, "params": params }).to_string();
         line.push('\n');
-        let mut writer = self.writer.lock().await;
-        let sent = async {
-            writer.write_all(line.as_bytes()).await?;
-            writer.flush().await
-        };
-        if let Err(why) = sent.await {
-            self.shared.end(why.to_string());
+        if self.to_send.send(line).await.is_err() {
             return Err(self.over_because());
         }
         Ok((number, answer))
@@ -292,6 +288,19 @@ async fn read(from: ReadHalf<Box<dyn Stream>>, shared: Arc<Shared>) {
         }
     };
     shared.end(why);
+}
+
+async fn write(mut to: WriteHalf<Box<dyn Stream>>, mut lines: mpsc::Receiver<String>, shared: Arc<Shared>) {
+    while let Some(line) = lines.recv().await {
+        let sent = async {
+            to.write_all(line.as_bytes()).await?;
+            to.flush().await
+        };
+        if let Err(why) = sent.await {
+            shared.end(why.to_string());
+            return;
+        }
+    }
 }
 
 /// Reads up to the end of a line, or says why there is none.

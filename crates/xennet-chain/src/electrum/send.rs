@@ -11,6 +11,9 @@ use crate::refused::{self, Said};
 use crate::source::spent_script;
 use crate::{ChainError, Refusal, Status};
 
+/// Transactions of a script that are looked through for the one that spends a coin.
+const SEARCHED: usize = 200;
+
 impl Shared {
     /// Sends a transaction; one that is known already is sent.
     pub(super) async fn send(&self, tx: &Transaction) -> Result<Txid, ChainError> {
@@ -91,8 +94,10 @@ impl Shared {
             Err(Failed::Refused(_)) => return Ok(None),
             Err(Failed::For(why)) => return Err(why),
         };
-        let txids: Vec<Txid> = items.iter().map(|item| item.txid).collect();
-        for (item, tx) in items.iter().zip(self.fetch(line, &txids).await?) {
+        // The newest: what spends an old coin of a script that is used a lot is not worth a search of its whole past.
+        let newest: Vec<_> = items.iter().rev().take(SEARCHED).collect();
+        let txids: Vec<Txid> = newest.iter().map(|item| item.txid).collect();
+        for (item, tx) in newest.into_iter().zip(self.fetch(line, &txids).await?) {
             if tx.is_some_and(|tx| tx.input.iter().any(|input| input.previous_output == at)) {
                 let status = item.height.map_or(Status::Mempool, |height| Status::Confirmed { height });
                 return Ok(Some((item.txid, status)));

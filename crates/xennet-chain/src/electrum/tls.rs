@@ -159,7 +159,84 @@ impl ServerCertVerifier for Verifier {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
     use super::*;
+
+    // Two that sign themselves, each with its key, for these tests only.
+    const ONE_CERTIFICATE: &str = "\
+        308201953082013ba0030201020214283ab26718775f674339bb183e5bdf56abdc49b8300a06082a8648ce3d04030230143112301006035504030c09\
+        6c6f63616c686f73743020170d3236313132373139343235395a180f32313236313130333139343235395a30143112301006035504030c096c6f6361\
+        6c686f73743059301306072a8648ce3d020106082a8648ce3d03010703420004deb5d0961d7fd26a83caf02c3e77dee8387268e05b879d67e03299d9\
+        59b5d39ad0c022186a2a1a29720aee008926971b1f2e7943fcff7cdc6d8aae060ca1493fa3693067301d0603551d0e04160414d4b448d4b461011322\
+        f10ee9801441af1b067e69301f0603551d23041830168014d4b448d4b461011322f10ee9801441af1b067e69300f0603551d130101ff040530030101\
+        ff30140603551d11040d300b82096c6f63616c686f7374300a06082a8648ce3d0403020348003045022100a3d5738fa4a428d4a7de73f9391dd7b2e2\
+        2c2ee78b1b35f8fe51728adc187ca202201056f664a6faad8e21461de01205adf2c46d3d4639bb0c3aa5bef55666616d3f";
+    const ONE_KEY: &str = "\
+        308187020100301306072a8648ce3d020106082a8648ce3d030107046d306b0201010420beda40208700432635bece5b4b7ebcca6177a6e2a68d9217\
+        1629ea62e35306e0a14403420004deb5d0961d7fd26a83caf02c3e77dee8387268e05b879d67e03299d959b5d39ad0c022186a2a1a29720aee008926\
+        971b1f2e7943fcff7cdc6d8aae060ca1493f";
+    const OTHER_CERTIFICATE: &str = "\
+        308201943082013ba00302010202142d9bcc5aa29a30521ed4ea26125f883e5ec382ce300a06082a8648ce3d04030230143112301006035504030c09\
+        6c6f63616c686f73743020170d3236313132373139343235395a180f32313236313130333139343235395a30143112301006035504030c096c6f6361\
+        6c686f73743059301306072a8648ce3d020106082a8648ce3d030107034200047f2301732657939cb6e1baf6ac2e627228fc9cdb3fecac4405abe66e\
+        b35c44f26ab8e313d916dd18ddab16fa13b92214e84fe0173795ccd56783cdd3fe0abd74a3693067301d0603551d0e04160414dc2125bee86c560027\
+        4ec709b07c57dd2415ba60301f0603551d23041830168014dc2125bee86c5600274ec709b07c57dd2415ba60300f0603551d130101ff040530030101\
+        ff30140603551d11040d300b82096c6f63616c686f7374300a06082a8648ce3d040302034700304402205b59e60943fd9479e99d0ab57412068edbc6\
+        0aa3223effdd0d965e9ee2eadb4002200cdcf154673ccc02e5396bf99b2bdf0ae3c74232b2a9276dc81574f139b12329";
+    const OTHER_KEY: &str = "\
+        308187020100301306072a8648ce3d020106082a8648ce3d030107046d306b02010104208500f39bd58618fa175c418f6078b1af9f8447c04ed30b61\
+        a4bc67cdf34c1498a144034200047f2301732657939cb6e1baf6ac2e627228fc9cdb3fecac4405abe66eb35c44f26ab8e313d916dd18ddab16fa13b9\
+        2214e84fe0173795ccd56783cdd3fe0abd74";
+
+    /// Connects to a server with this certificate on a port that is always the same.
+    async fn connect(listener: &TcpListener, certificate: &str, key: &str, dir: &Path) -> Result<String, ChainError> {
+        let certificate = CertificateDer::from(hex::decode(certificate).unwrap());
+        let key = PrivateKeyDer::try_from(hex::decode(key).unwrap()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        let serve = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            // A client that does not accept the certificate goes away.
+            if let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(stream).await {
+                let _ = stream.write_all(b"hello").await;
+                let _ = stream.shutdown().await;
+            }
+        };
+        let address = listener.local_addr().unwrap();
+        let server: ElectrumServer = format!("ssl://localhost:{}", address.port()).parse().unwrap();
+        let ask = async {
+            let mut stream = encrypt(TcpStream::connect(address).await.unwrap(), &server, dir).await?;
+            let mut heard = String::new();
+            stream.read_to_string(&mut heard).await.unwrap();
+            Ok(heard)
+        };
+        tokio::join!(serve, ask).1
+    }
+
+    #[tokio::test]
+    async fn a_server_that_shows_another_certificate_than_at_first_is_not_spoken_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(connect(&listener, ONE_CERTIFICATE, ONE_KEY, dir.path()).await.unwrap(), "hello");
+        }
+        let why = connect(&listener, OTHER_CERTIFICATE, OTHER_KEY, dir.path()).await.unwrap_err().to_string();
+        let note = dir.path().join(format!("localhost_{}.certificate", listener.local_addr().unwrap().port()));
+        assert!(why.contains("another one than at the first connection") && why.contains(&note.display().to_string()), "{why}");
+        assert_eq!(connect(&listener, ONE_CERTIFICATE, ONE_KEY, dir.path()).await.unwrap(), "hello");
+        // The remedy that the error names.
+        std::fs::remove_file(note).unwrap();
+        assert_eq!(connect(&listener, OTHER_CERTIFICATE, OTHER_KEY, dir.path()).await.unwrap(), "hello");
+    }
 
     #[test]
     fn the_first_certificate_is_kept_and_another_is_accepted_only_if_trusted_roots_vouch_for_it() {

@@ -8,6 +8,8 @@ use bitcoin::{Amount, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
 use tokio::sync::mpsc;
 use xennet_chain::{Bump, Chain, ChainConfig, ChainError, Refusal, Wallet};
 
+use crate::electrum;
+use crate::electrum_server::Server;
 use crate::rig::{Core, program, script};
 
 async fn wallet(core: &Core, chain: &Chain, name: &str) -> Wallet {
@@ -48,6 +50,11 @@ async fn a_stuck_payment_of_others_is_lifted_by_a_child_that_bitcoin_core_takes(
     let family = chain.family(&stuck).await.unwrap().unwrap();
     assert_eq!(family.vbytes, (first.vsize() + stuck.vsize()) as u64);
     assert_eq!(family.fee_sat, payer.fee_of(&first).unwrap() + payer.fee_of(&stuck).unwrap());
+    // An Electrum server has no such question, but knows the parent.
+    let server = Server::before(&core).await;
+    let (by_server, _server_events) = electrum::open(&server, &core, "electrum").await;
+    assert_eq!(by_server.family(&stuck).await.unwrap(), Some(family));
+    by_server.close().await;
     let child = wallet.lift(txid, 10_000, Some(family)).unwrap();
     chain.broadcast(&child).await.unwrap();
     wallet.sent(&child).unwrap();
@@ -128,7 +135,7 @@ async fn the_child_of_a_version_three_parent_is_taken_and_what_breaks_bip431_is_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn markers_are_found_and_taken_over_bitcoind_with_and_without_filters_and_over_a_light_client() {
+async fn markers_are_found_and_taken_over_every_source() {
     let Some(program) = program("markers") else { return };
     let core = Core::start(&program, &["-blockfilterindex=1", "-peerblockfilters=1"]);
     let (full, _events) = core.open().await;
@@ -153,8 +160,12 @@ async fn markers_are_found_and_taken_over_bitcoind_with_and_without_filters_and_
     let config = ChainConfig::Light { network: Network::Regtest, dir: core.dir.path().join("light"), peers: vec![core.peer()] };
     let light = Chain::open(config, light_events).await.unwrap();
 
+    let server = Server::before(&core).await;
+    let (by_server, _server_events) = electrum::open(&server, &core, "electrum").await;
+
     let markers = full.old_markers(&[1], 1_008).await.unwrap();
     assert_eq!(markers.len(), 2);
+    assert_eq!(by_server.old_markers(&[1], 1_008).await.unwrap(), markers);
     assert_eq!(without.old_markers(&[1], 1_008).await.unwrap(), markers);
     assert_eq!(light.old_markers(&[1], 1_008).await.unwrap(), markers);
     // Whoever comes first has them: here somebody who announced nothing.
@@ -167,12 +178,14 @@ async fn markers_are_found_and_taken_over_bitcoind_with_and_without_filters_and_
     core.takes(&tx.compute_txid()).await;
     assert_eq!(full.old_markers(&[1], 1_008).await.unwrap(), []);
     assert_eq!(light.old_markers(&[1], 1_008).await.unwrap(), []);
+    server.looks().await;
+    assert_eq!(by_server.old_markers(&[1], 1_008).await.unwrap(), []);
     core.mine(1, &script(1));
     taker.sync(&full).await.unwrap();
     assert_eq!(taker.balance().confirmed_sat, 660 - sweep.fee_sat);
     let late = announcer.sweep(&markers, 2_000).unwrap().transaction.unwrap();
     assert!(matches!(refusal(&full, &late).await, Refusal::MissingOrSpent { .. }));
-    for chain in [&full, &without, &light] {
+    for chain in [&full, &without, &light, &by_server] {
         chain.close().await;
     }
 }

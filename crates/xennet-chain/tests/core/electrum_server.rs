@@ -263,6 +263,11 @@ impl Server {
         *self.shared.lie.lock().unwrap() = lie;
     }
 
+    /// Sees what Bitcoin Core has now.
+    pub async fn looks(&self) {
+        self.shared.clone().look().await;
+    }
+
     /// How many lies have been told.
     pub fn told(&self) -> usize {
         self.shared.told.load(Ordering::SeqCst)
