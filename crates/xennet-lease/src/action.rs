@@ -28,7 +28,8 @@ pub enum Action {
     HangUp(String),
     /// Publisher: measure the guest.
     Measure,
-    /// Publisher: seal it, put in the work, spread it over the overlay, answer [`crate::Input::ProposalSpread`].
+    /// Publisher: seal it, put in the work, spread it over the overlay, answer [`crate::Input::ProposalSpread`] or
+    /// [`crate::Input::ProposalFailed`].
     SpreadProposal(Box<Proposal>),
     /// Publisher: build and sign a transaction that pays `sat` to `script`; do not broadcast it.
     Fund {

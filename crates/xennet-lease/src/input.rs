@@ -56,6 +56,8 @@ pub enum Input {
     MeasureFailed(String),
     /// Publisher: the proposal's announcement bytes, as they were spread.
     ProposalSpread(Vec<u8>),
+    /// Publisher: the proposal's announcement cannot be made.
+    ProposalFailed(String),
     /// Node: a proposal for this lease, opened.
     Proposal(Proposal),
     /// Publisher: the funding transaction, signed, not yet broadcast.

@@ -41,6 +41,10 @@ impl Lease {
             Input::MeasureFailed(why) if self.stage == Stage::Measuring => {
                 self.end(now_ms, EndReason::MeasureFailed(clip(&why)), out);
             }
+            // Without its announcement nothing is ever said, and nobody else would end it.
+            Input::ProposalFailed(why) if self.stage == Stage::Proposed => {
+                self.end(now_ms, EndReason::ProposalFailed(clip(&why)), out);
+            }
             Input::ProposalSpread(bytes) => {
                 if let Some(side) = self.publisher() {
                     side.announcement = Some(bytes);

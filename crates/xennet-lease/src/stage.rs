@@ -106,4 +106,7 @@ pub enum EndReason {
     /// The other side broke the protocol.
     #[error("the other side broke the protocol: {0}")]
     Protocol(String),
+    /// The publisher's proposal could not be said.
+    #[error("the proposal could not be made: {0}")]
+    ProposalFailed(String),
 }

@@ -46,6 +46,16 @@ fn a_lease_goes_from_accepted_to_settled_and_both_ledgers_agree() {
 }
 
 #[test]
+fn a_proposal_that_cannot_be_made_ends_the_lease_with_its_reason() {
+    let mut pair = arrears();
+    pair.mute = true;
+    assert!(pair.until(60, Pair::both_over), "{:?} {:?}", pair.publisher.lease.stage, pair.node.lease.stage);
+    let reason = EndReason::ProposalFailed("no work".into());
+    assert_eq!(pair.publisher.lease.stage, Stage::Ended { reason });
+    assert!(!pair.machine_runs, "nobody pays for it");
+}
+
+#[test]
 fn paid_in_advance_the_publisher_loses_at_most_the_interval_it_agreed_to_prepay() {
     let mut pair = live(Pair::new(PayoutInterval::InAdvance(INTERVAL)));
     pair.until(30, |_| false);

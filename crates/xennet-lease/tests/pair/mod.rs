@@ -24,8 +24,7 @@ const BLOCK_MS: u64 = 5_000;
 pub const CORE_MHZ: u32 = 300;
 
 #[allow(unused_imports, reason = "not every test needs chance")]
-pub use dice::dice;
-pub use hand::Hand;
+pub use {dice::dice, hand::Hand};
 
 /// Who acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +63,8 @@ pub struct Pair {
     pub black_hole: bool,
     /// The overlay carries proposals.
     pub overlay: bool,
+    /// The publisher's proposals cannot be made.
+    pub mute: bool,
     /// The node opens proposals that come through the tunnel.
     pub opens: bool,
     pub machine_runs: bool,
@@ -201,6 +202,7 @@ impl Pair {
             reachable: true,
             black_hole: false,
             overlay: true,
+            mute: false,
             opens: true,
             machine_runs: false,
             paused: false,
@@ -288,8 +290,9 @@ impl Pair {
                 self.later(2_000, Who::Publisher, true, Input::Measured { figures, host_key: [7; 32] });
             }
             Action::SpreadProposal(proposal) => {
-                self.later(10, Who::Publisher, false, Input::ProposalSpread(vec![0]));
-                if self.overlay {
+                let said = if self.mute { Input::ProposalFailed("no work".into()) } else { Input::ProposalSpread(vec![0]) };
+                self.later(10, Who::Publisher, false, said);
+                if self.overlay && !self.mute {
                     self.propose(*proposal);
                 }
             }

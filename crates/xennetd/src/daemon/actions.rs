@@ -192,10 +192,9 @@ impl Daemon {
             match said.await {
                 Ok(message) => Input::ProposalSpread(message),
                 Err(error) => {
-                    let text = format!("lease {id}: the proposal cannot be made: {error:#}");
-                    tracing::warn!("{text}");
-                    shared.tell(What::Notice { text: text.clone() });
-                    Input::MeasureFailed(text)
+                    let why = format!("{error:#}");
+                    tracing::warn!(lease = %id, why, "the proposal cannot be made");
+                    Input::ProposalFailed(why)
                 }
             }
         });
