@@ -1,4 +1,6 @@
-//! What starting a guest through this crate costs beyond QEMU itself.
+//! What starting a guest through this crate costs beyond QEMU itself, and guests to hold networks beside each other.
+
+mod exchange;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
@@ -18,6 +20,8 @@ use crate::host;
 use crate::image::Image;
 use crate::spec::VmSpec;
 use crate::vm::{READY, Vm};
+
+pub use exchange::{Exchange, SINK, SOURCE, SOURCE_BYTES};
 
 /// From the first system call to the greeting of the guest's SSH server, in the order of the rounds.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -88,6 +88,12 @@ pub(crate) fn with_argument(word: &str) -> Option<Process> {
     })
 }
 
+/// Time that a process has spent on processors, all threads together, in steps of 10 ms.
+pub(crate) fn whole_time(pid: u32) -> Option<Duration> {
+    let ticks = ticks(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    Some(Duration::from_millis(ticks.checked_mul(10)?))
+}
+
 fn pid_fd(pid: u32) -> rustix::io::Result<OwnedFd> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(rustix::io::Errno::SRCH)?;
     rustix::process::pidfd_open(pid, PidfdFlags::empty())

@@ -151,13 +151,13 @@ pub enum Order {
     /// Stop the daemon; its leases go on when it starts again
     #[command(after_help = "Example:\n  xennet stop")]
     Stop,
-    /// Measure: payments, mining, refusals, sizes, tunnel, start of a machine, a whole lease; each beside something in the same run
+    /// Measure: payments, mining, refusals, sizes, tunnel, start of a machine, its network, a whole lease; each beside something in the same run
     #[command(after_help = "Examples:\n  \
-            xennet bench                              all of them, some three minutes\n  \
+            xennet bench                              all of them, some four minutes\n  \
             xennet bench mining payments --quick\n  \
             xennet bench --json | jq '.sections[].figures[] | select(.met == false)'\n\n\
-            Names: payments, mining, refusal, sizes, tunnel, machine, lease. Needs ssh and sshd for tunnel, QEMU for machine \
-            and lease. docs/bench.md says how each figure is measured and what it was where.")]
+            Names: payments, mining, refusal, sizes, tunnel, machine, network, lease. Needs ssh and sshd for tunnel, QEMU for \
+            machine, network and lease. docs/bench.md says how each figure is measured and what it was where.")]
     Bench(BenchArgs),
 }
 

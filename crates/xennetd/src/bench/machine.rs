@@ -44,7 +44,7 @@ pub(super) async fn run(
 }
 
 /// The image, and whether KVM works: both from the cache that nodes use.
-async fn prepare(hardware: &mut Hardware, tell: &mut impl FnMut(&str)) -> Result<(Image, Verdict), BenchError> {
+pub(super) async fn prepare(hardware: &mut Hardware, tell: &mut impl FnMut(&str)) -> Result<(Image, Verdict), BenchError> {
     let cache = cache_dir();
     let image = ImageStore::new(cache.join("images")).thin(|progress| tell(&progress.step)).await?;
     let verdict = Accelerator::probe(&image, &cache).await?;

@@ -10,6 +10,7 @@ mod hardware;
 mod lease;
 mod machine;
 mod mining;
+mod network;
 mod payments;
 mod refusal;
 mod report;
@@ -46,13 +47,16 @@ pub enum Bench {
     Tunnel,
     /// Starting a guest.
     Machine,
+    /// Bytes through a guest's gateway.
+    Network,
     /// From publish to the first shell prompt.
     Lease,
 }
 
 impl Bench {
     /// All of them, the quick ones first.
-    pub const ALL: [Bench; 7] = [Bench::Payments, Bench::Mining, Bench::Refusal, Bench::Sizes, Bench::Tunnel, Bench::Machine, Bench::Lease];
+    pub const ALL: [Bench; 8] =
+        [Bench::Payments, Bench::Mining, Bench::Refusal, Bench::Sizes, Bench::Tunnel, Bench::Machine, Bench::Network, Bench::Lease];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -63,6 +67,7 @@ impl Bench {
             Bench::Sizes => "sizes",
             Bench::Tunnel => "tunnel",
             Bench::Machine => "machine",
+            Bench::Network => "network",
             Bench::Lease => "lease",
         }
     }
@@ -76,6 +81,7 @@ impl Bench {
             Bench::Sizes => "a typical task on the wire and on chain",
             Bench::Tunnel => "bytes through the tunnel beside ssh -R over loopback, same cipher",
             Bench::Machine => "starting a guest beside a bare QEMU with the same image, to the SSH banner",
+            Bench::Network => "bytes through a guest's gateway beside QEMU's own user network",
             Bench::Lease => "from publish to the first shell prompt, two daemons on this machine",
         }
     }
@@ -188,6 +194,7 @@ async fn one(
         Bench::Sizes => sizes::run(dir, section).await,
         Bench::Tunnel => tunnel::run(effort, section).await,
         Bench::Machine => machine::run(effort, dir, hardware, section, tell).await,
+        Bench::Network => network::run(effort, dir, hardware, section, tell).await,
         Bench::Lease => lease::run(&options.daemon, dir, section, tell).await,
     }
 }
