@@ -31,7 +31,8 @@ async fn a_guest_runs_on_through_two_renewals_and_a_kill_of_either_daemon() {
     assert_eq!(failure.kind, FailureKind::Conflict);
     assert!(failure.message.contains("10 to 60 s"), "{failure}");
 
-    renew(&market, lease, 60).await.unwrap();
+    // The wallet's only coin is the change of the funding, which has to be in a block.
+    wait_until("the first renewal", 60, async || renew(&market, lease, 60).await.is_ok()).await;
     market.both("longer", 60, lease, |view| view.ends_at_ms.is_some_and(|end| end >= first_end + 55_000)).await;
     market.node.kill();
     market.node.start().await;
