@@ -13,8 +13,8 @@ pub trait Hand {
     fn keep(&mut self, who: Who, lease: &Lease, entries: &[&LedgerEntry]) -> bool;
     /// What is on disk when the process starts again.
     fn kept(&mut self, who: Who) -> (Lease, Vec<LedgerEntry>);
-    /// A transaction is given to the chain; it spends the channel of `account`, if there is one.
-    fn judge(&mut self, _transaction: &Transaction, _account: Option<&xennet_lease::Account>) {}
+    /// A transaction is given to the chain; perhaps it spends channels of this lease.
+    fn judge(&mut self, _transaction: &Transaction, _lease: &Lease) {}
 }
 
 impl Pair {

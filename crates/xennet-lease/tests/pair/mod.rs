@@ -332,7 +332,7 @@ impl Pair {
             return;
         }
         if let Some(mut hand) = self.hand.take() {
-            hand.judge(&transaction, self.publisher.lease.account.as_ref());
+            hand.judge(&transaction, &self.publisher.lease);
             self.hand = Some(hand);
         }
         let too_cheap = self.feerate_of(&transaction).is_some_and(|rate| rate < self.relayed_from);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bitcoin::consensus::encode::serialize;
-use bitcoin::{OutPoint, Transaction, TxOut};
+use bitcoin::{Transaction, TxIn, TxOut};
 use bitcoinkernel::{PrecomputedTransactionData, ScriptPubkey, VERIFY_ALL, verify};
 use tempfile::TempDir;
 use xennet_lease::{Account, Lease, LedgerEntry};
@@ -231,13 +231,18 @@ impl Hand for Harmful {
         (lease, ledger)
     }
 
-    fn judge(&mut self, transaction: &Transaction, account: Option<&Account>) {
-        let Some((account, outpoint)) = account.and_then(|account| Some((account, account.channel.outpoint?))) else { return };
-        if transaction.input.iter().any(|input| input.previous_output == outpoint) {
-            self.record.borrow_mut().endings += 1;
-            if !valid(transaction, outpoint, &account.channel.terms.funding_output()) {
-                self.fault(format!("Bitcoin Core does not let {} spend the channel", transaction.compute_txid()));
-            }
+    fn judge(&mut self, transaction: &Transaction, lease: &Lease) {
+        let output_of = |input: &TxIn| {
+            let channel = lease.channels().find(|channel| channel.outpoint == Some(input.previous_output))?;
+            Some(channel.terms.funding_output())
+        };
+        let spent: Vec<TxOut> = transaction.input.iter().filter_map(output_of).collect();
+        if spent.is_empty() {
+            return;
+        }
+        self.record.borrow_mut().endings += spent.len() as u64;
+        if spent.len() != transaction.input.len() || !valid(transaction, &spent) {
+            self.fault(format!("Bitcoin Core does not let {} spend {} channels", transaction.compute_txid(), spent.len()));
         }
     }
 }
@@ -255,14 +260,14 @@ fn ledger(store: &Store, id: LeaseId) -> Vec<LedgerEntry> {
     page.entries
 }
 
-/// Whether Bitcoin Core's interpreter lets the transaction, which spends nothing else, spend this output.
-fn valid(transaction: &Transaction, outpoint: OutPoint, output: &TxOut) -> bool {
-    if transaction.input.len() != 1 || transaction.input[0].previous_output != outpoint {
-        return false;
-    }
+/// Whether Bitcoin Core's interpreter lets the transaction spend these outputs, one for each of its inputs.
+fn valid(transaction: &Transaction, outputs: &[TxOut]) -> bool {
     let kernel = bitcoinkernel::Transaction::new(&serialize(transaction)).unwrap();
-    let script = ScriptPubkey::new(output.script_pubkey.as_bytes()).unwrap();
-    let spent = bitcoinkernel::TxOut::new(&script, output.value.to_sat() as i64);
-    let data = PrecomputedTransactionData::new(&kernel, &[spent]).unwrap();
-    verify(&script, Some(output.value.to_sat() as i64), &kernel, 0, Some(VERIFY_ALL), &data).is_ok()
+    let scripts: Vec<_> = outputs.iter().map(|output| ScriptPubkey::new(output.script_pubkey.as_bytes()).unwrap()).collect();
+    let sats = outputs.iter().map(|output| output.value.to_sat() as i64);
+    let spent: Vec<_> = scripts.iter().zip(sats.clone()).map(|(script, sat)| bitcoinkernel::TxOut::new(script, sat)).collect();
+    let data = PrecomputedTransactionData::new(&kernel, &spent).unwrap();
+    let lets =
+        |(nth, (script, sat)): (usize, (&ScriptPubkey, i64))| verify(script, Some(sat), &kernel, nth, Some(VERIFY_ALL), &data).is_ok();
+    scripts.iter().zip(sats).enumerate().all(lets)
 }

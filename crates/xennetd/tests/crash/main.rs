@@ -6,6 +6,7 @@
 //! store. `cargo xtask crash` runs all of it; a part of it is a test like any other.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod account;
 mod books;
 mod disk;
 mod forgetful;

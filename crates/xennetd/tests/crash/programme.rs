@@ -1,14 +1,16 @@
 //! The programme: each way a lease can go, once whole, then once for each step at which a process can die.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use xennet_lease::{CloseReason, Input, Lease, LedgerKind, Stage};
-use xennet_rama::Spend;
+use bitcoin::OutPoint;
+use xennet_lease::{CloseReason, Input, Lease, Stage};
+use xennet_rama::ChannelTerms;
 use xennet_task::PayoutInterval;
 
+use crate::account;
 use crate::books::{self, ROUNDED_MSAT};
 use crate::forgetful::Fault;
 use crate::hand::{Death, Harmful, Record, place};
@@ -19,6 +21,14 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const PAYMENTS: u32 = 3;
 /// How long a process that died stays away, ticks of the simulated clock.
 const AWAY: u32 = 7;
+/// How much time a renewal adds, seconds.
+const RENEWED_FOR_S: u64 = 60;
+/// What may be locked for a renewal, satoshi.
+const BUDGET_SAT: u64 = 10_000_000;
+/// How long a renewed lease may take to be paid on its second channel, seconds.
+const RENEWED_WITHIN_S: u64 = 300;
+/// A channel that another takes over from may cost the smallest output beside its reserve, thousandths of a satoshi.
+const SMALLEST_OUTPUT_MSAT: u64 = 294_000;
 
 /// A way that a lease can go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +45,12 @@ pub enum Way {
     NodeGoneAhead,
     /// The tunnel is cut in between.
     Cut,
+    /// Renewed: paid on a second channel, and closed by the publisher.
+    Renewed,
 }
 
 impl Way {
-    pub const ALL: [Way; 6] = [Way::Arrears, Way::Advance, Way::PublisherGone, Way::NodeGone, Way::NodeGoneAhead, Way::Cut];
+    pub const ALL: [Way; 7] = [Way::Arrears, Way::Advance, Way::PublisherGone, Way::NodeGone, Way::NodeGoneAhead, Way::Cut, Way::Renewed];
 
     /// Who can die in it without being gone anyway.
     fn sides(self) -> &'static [Who] {
@@ -49,6 +61,11 @@ impl Way {
         }
     }
 
+    /// Of so many of its steps one is tried. A renewed lease is fifteen times as long as the others, and most of its steps are payments.
+    fn stride(self) -> u64 {
+        if self == Way::Renewed { 23 } else { 1 }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Way::Arrears => "paid in arrears, closed",
@@ -57,6 +74,7 @@ impl Way {
             Way::NodeGone => "node gone, refund",
             Way::NodeGoneAhead => "paid in advance, node closes and is gone",
             Way::Cut => "tunnel cut, closed",
+            Way::Renewed => "renewed, closed",
         }
     }
 }
@@ -93,6 +111,7 @@ pub fn run(stride: u64, mut said: impl FnMut(&str, u64, u64)) -> Tally {
         let whole = one(way, &[], false, &mut tally);
         tally.names.extend(whole.names.iter().cloned());
         let mut deaths: Vec<Vec<(Who, Death)>> = Vec::new();
+        let stride = stride * way.stride();
         for who in way.sides() {
             let place = usize::from(*who == Who::Node);
             let (steps, operations) = (whole.steps[place], whole.operations[place]);
@@ -144,11 +163,11 @@ pub fn one(way: Way, deaths: &[(Who, Death)], lying: bool, tally: &mut Tally) ->
     let hand = Harmful::new(deaths, lying);
     let record = Rc::clone(&hand.record);
     let mut pair = Pair::new(payout).with_hand(Box::new(hand));
-    let mut scene = Scene { way, record: Rc::clone(&record), away: [None; 2], restarts: 0, gone: None };
+    let mut scene = Scene { way, record: Rc::clone(&record), channels: BTreeMap::new(), away: [None; 2], restarts: 0, gone: None };
     scene.play(&mut pair);
     let mut wrong = scene.check(&pair, tally);
     if !lying {
-        let (lines, looked_at) = books::check(&pair);
+        let (lines, looked_at) = books::check(&pair, &scene.channels);
         wrong.extend(lines);
         tally.lines += looked_at;
     }
@@ -173,6 +192,8 @@ pub fn one(way: Way, deaths: &[(Who, Death)], lying: bool, tally: &mut Tally) ->
 struct Scene {
     way: Way,
     record: Rc<RefCell<Record>>,
+    /// Every channel that the publisher ever knew of.
+    channels: BTreeMap<OutPoint, ChannelTerms>,
     /// Ticks until the dead process comes back.
     away: [Option<u32>; 2],
     restarts: u64,
@@ -201,11 +222,12 @@ impl Scene {
                 self.until(pair, 60, &closed);
                 self.gone = Some(Who::Node);
             }
+            Way::Renewed => self.renew(pair),
             _ => {}
         }
         if let Some(gone) = self.gone {
             pair.kill(gone);
-        } else {
+        } else if self.way != Way::Renewed {
             self.until(pair, 200, &|pair| paid(pair, PAYMENTS) || over(pair));
         }
         if self.gone != Some(Who::Publisher) && self.way != Way::NodeGoneAhead {
@@ -234,6 +256,25 @@ impl Scene {
         self.until(pair, 60, &|_| false);
     }
 
+    /// Asks for more time, and again where the wish died with its process; then waits for payments on the second channel.
+    fn renew(&mut self, pair: &mut Pair) {
+        let on_second = |lease: &Lease| {
+            let second = lease.account.as_ref().filter(|account| account.channel.number == 2);
+            second.is_some_and(|account| account.channel.terms.earned_of(account.total_sat()) > 0)
+        };
+        for _ in 0..RENEWED_WITHIN_S * 5 {
+            let renewed = on_second(&pair.publisher.lease) && on_second(&pair.node.lease) && self.away == [None; 2];
+            if renewed || pair.both_over() {
+                return;
+            }
+            let asked = pair.publisher.lease.next.is_some() || pair.publisher.lease.added_s > 0;
+            if pair.publisher.alive && !asked && pair.publisher.lease.stage == Stage::Live {
+                pair.feed(Who::Publisher, Input::Renew { adds_s: RENEWED_FOR_S, budget_sat: BUDGET_SAT, go_on: false });
+            }
+            self.tick(pair);
+        }
+    }
+
     fn until(&mut self, pair: &mut Pair, seconds: u64, holds: &dyn Fn(&Pair) -> bool) {
         for _ in 0..seconds * 5 {
             if holds(pair) && self.away == [None; 2] {
@@ -245,6 +286,8 @@ impl Scene {
 
     fn tick(&mut self, pair: &mut Pair) {
         pair.step();
+        let known = pair.publisher.lease.channels().filter_map(|channel| Some((channel.outpoint?, channel.terms.clone())));
+        self.channels.extend(known);
         let dead = self.record.borrow().dead;
         for who in [Who::Publisher, Who::Node] {
             if !dead[place(who)] || self.gone == Some(who) {
@@ -275,6 +318,9 @@ impl Scene {
         if self.gone.is_none() && !matches!(pair.publisher.lease.stage, Stage::Settled { .. }) {
             wrong.push(format!("the lease came to nothing: {:?}, {:?}", pair.publisher.lease.stage, pair.node.lease.stage));
         }
+        if self.way == Way::Renewed && pair.publisher.lease.account.as_ref().is_none_or(|account| account.channel.number != 2) {
+            wrong.push(format!("the lease was not renewed: {:?}", pair.publisher.lease.not_renewed));
+        }
         let total = |lease: &Lease| lease.account.as_ref().map_or(0, xennet_lease::Account::total_sat);
         if total(&pair.node.lease) > total(&pair.publisher.lease) {
             wrong.push("M1: the node holds what the publisher does not know to have signed".to_owned());
@@ -288,7 +334,8 @@ impl Scene {
             let (worth, paid, interval) = (pair.worth_msat(), pair.paid_msat(), pair.interval_msat());
             let prepaid = if matches!(self.way, Way::Advance | Way::NodeGoneAhead) { interval } else { 0 };
             let of_node = if self.gone == Some(Who::Node) { 0 } else { worth.saturating_sub(paid + ROUNDED_MSAT) };
-            let of_publisher = paid.saturating_sub(worth + prepaid + ROUNDED_MSAT);
+            let taken_over = if self.way == Way::Renewed { SMALLEST_OUTPUT_MSAT } else { 0 };
+            let of_publisher = paid.saturating_sub(worth + prepaid + taken_over + ROUNDED_MSAT);
             let lost = of_node.max(of_publisher);
             tally.worst_loss_permille = tally.worst_loss_permille.max(lost * 1_000 / interval.max(1));
             if lost > interval {
@@ -296,67 +343,8 @@ impl Scene {
             }
         }
         // M3: every satoshi that went into a channel is in an output of its end or in its fee, and both ledgers say so.
-        let unaccounted = self.unaccounted_sat(pair, &mut wrong);
+        let unaccounted = account::unaccounted_sat(pair, &self.channels, self.gone, &mut wrong);
         tally.unaccounted_sat += unaccounted;
         wrong
-    }
-
-    fn unaccounted_sat(&self, pair: &Pair, wrong: &mut Vec<String>) -> u64 {
-        let mut unaccounted = 0;
-        let fundings: Vec<_> =
-            pair.chain.iter().map(|(tx, _)| tx).filter(|tx| tx.output.len() == 2 && tx.output[0].script_pubkey.is_p2wsh()).collect();
-        for funding in fundings {
-            let (txid, sat) = (funding.compute_txid(), funding.output[1].value.to_sat());
-            let spends = |tx: &&bitcoin::Transaction| {
-                tx.input.iter().any(|input| input.previous_output.txid == txid && input.previous_output.vout == 1)
-            };
-            let Some(end) = pair.chain.iter().map(|(tx, _)| tx).find(spends) else {
-                wrong.push(format!("M3: {sat} sat are still in the channel {txid}"));
-                unaccounted += sat;
-                continue;
-            };
-            let Some(account) =
-                pair.publisher.lease.account.as_ref().filter(|account| account.channel.outpoint.is_some_and(|at| at.txid == txid))
-            else {
-                wrong.push(format!("M3: the publisher does not know of the channel {txid}"));
-                unaccounted += sat;
-                continue;
-            };
-            let out: u64 = end.output.iter().map(|output| output.value.to_sat()).sum();
-            let (paid, fee, back) = match account.channel.terms.spend_in(account.channel.outpoint.unwrap(), end) {
-                Some(Spend::Close { total_sat, .. }) => {
-                    let fee = sat - out;
-                    (total_sat - fee, fee, sat - total_sat)
-                }
-                Some(Spend::Refund { .. }) => {
-                    // M2: beyond what was used, a publisher whose node is gone loses a fee no larger than the one that was disclosed.
-                    let (fee, disclosed) = (sat - out, account.channel.terms.close_reserve_sat());
-                    if fee > disclosed {
-                        wrong.push(format!("M2: the refund costs {fee} sat, the close reserve was {disclosed} sat"));
-                    }
-                    (0, fee, out)
-                }
-                None => {
-                    wrong.push(format!("M3: {} ends the channel in an unknown way", end.compute_txid()));
-                    unaccounted += sat;
-                    continue;
-                }
-            };
-            unaccounted += sat.abs_diff(out + fee) + sat.abs_diff(paid + fee + back);
-            for (who, party) in [(Who::Publisher, &pair.publisher), (Who::Node, &pair.node)] {
-                if self.gone == Some(who) {
-                    continue;
-                }
-                let last = party.ledger.iter().rfind(|entry| matches!(entry.kind, LedgerKind::Settled | LedgerKind::Refunded));
-                match last {
-                    Some(entry) if entry.fee_sat == fee && (entry.kind == LedgerKind::Refunded || entry.paid_sat == paid + fee) => {}
-                    other => {
-                        wrong.push(format!("M3: {who:?}'s ledger ends with {other:?}, the chain says {paid} sat and a fee of {fee} sat"));
-                        unaccounted += paid + fee;
-                    }
-                }
-            }
-        }
-        unaccounted
     }
 }
