@@ -132,7 +132,7 @@ pub enum ChainError {
         user: String,
     },
     /// A source does not answer.
-    #[error("{url} does not answer ({why}): see that it runs; it will be tried again")]
+    #[error("{url} does not answer ({why}): see that it runs and that it can be reached from here")]
     Away {
         /// Where the source is.
         url: String,
