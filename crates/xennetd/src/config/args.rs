@@ -22,6 +22,7 @@ pub struct ConfigArgs {
     /// Directory for keys, wallet and state [default: $XENNET_DATADIR, else ~/.local/share/xennet, a node's xennet-node]
     #[arg(long, global = true, value_name = "DIR")]
     pub datadir: Option<PathBuf>,
+    #[allow(rustdoc::broken_intra_doc_links, reason = "[chain] is a section of that file")]
     /// Configuration file; its [chain] says where the chain comes from: embedded, bitcoind, light or electrum [default: xennet.toml in the
     /// data directory]
     #[arg(long, global = true, value_name = "FILE")]
