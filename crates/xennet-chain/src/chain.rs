@@ -14,6 +14,7 @@ use crate::electrum::{self, Electrum, ElectrumServer};
 use crate::embedded::Embedded;
 use crate::light::{self, Light};
 use crate::source::Scan;
+use crate::wishes::Wish;
 use crate::{ChainError, Family, Refusal};
 
 /// Most weight of a relayed transaction, a tenth of a block.
@@ -235,12 +236,12 @@ impl Chain {
 
     /// Tells of everything that pays to or spends from this script, beginning with its past.
     pub fn watch_script(&self, script: ScriptBuf) {
-        of_source!(self, source => source.watch(script));
+        of_source!(self, source => source.wish(Wish::Watch(script)));
     }
 
     /// Stops telling of a script.
     pub fn unwatch_script(&self, script: ScriptBuf) {
-        of_source!(self, source => source.unwatch(script));
+        of_source!(self, source => source.wish(Wish::Unwatch(script)));
     }
 
     /// What to pay to be in the next block, satoshi per 1,000 virtual bytes.

@@ -11,13 +11,14 @@ mod refuse;
 mod rpc;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use bitcoin::{Network, ScriptBuf};
+use bitcoin::Network;
 use tokio::sync::{Notify, mpsc};
 
 use self::pool::Pool;
 use self::rpc::Rpc;
+use crate::follower::Follower;
 use crate::wishes::{Wish, Wishes};
 use crate::{ChainError, ChainEvent};
 
@@ -52,7 +53,7 @@ struct Shared {
 /// A client of bitcoind.
 pub(crate) struct Bitcoind {
     shared: Arc<Shared>,
-    follower: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    follower: Follower,
 }
 
 impl Bitcoind {
@@ -71,40 +72,21 @@ impl Bitcoind {
             return Err(ChainError::WrongNetwork { what, expected: expected.to_owned(), found: chain });
         }
         let shared = Arc::new(Shared { rpc, network, pool: Mutex::default(), wishes: Wishes::default(), stir: Notify::new() });
-        let follower = tokio::spawn(follow::follow(shared.clone(), events));
-        Ok(Bitcoind { shared, follower: Mutex::new(Some(follower)) })
+        let follower = Follower::start(follow::follow(shared.clone(), events));
+        Ok(Bitcoind { shared, follower })
     }
 
     pub(crate) async fn close(&self) {
-        self.end();
+        self.follower.end().await;
     }
 
     pub(crate) fn network(&self) -> Network {
         self.shared.network
     }
 
-    pub(crate) fn watch(&self, script: ScriptBuf) {
-        self.wish(Wish::Watch(script));
-    }
-
-    pub(crate) fn unwatch(&self, script: ScriptBuf) {
-        self.wish(Wish::Unwatch(script));
-    }
-
-    fn wish(&self, wish: Wish) {
+    /// For the follower, which looks at once.
+    pub(crate) fn wish(&self, wish: Wish) {
         self.shared.wishes.add(wish);
         self.shared.stir.notify_one();
-    }
-
-    fn end(&self) {
-        if let Some(follower) = self.follower.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            follower.abort();
-        }
-    }
-}
-
-impl Drop for Bitcoind {
-    fn drop(&mut self) {
-        self.end();
     }
 }

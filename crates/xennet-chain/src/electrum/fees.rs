@@ -1,13 +1,13 @@
 //! What to pay, as far as the word of one server is worth it.
 
-use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::Shared;
 use super::line::{Failed, Line};
 use crate::ChainError;
+use crate::estimate::LEAST_SAT_PER_KVB;
 
 /// How long an estimate holds.
 const ESTIMATE_FOR: Duration = Duration::from_secs(60);
@@ -15,8 +15,6 @@ const ESTIMATE_FOR: Duration = Duration::from_secs(60);
 const TARGET_BLOCKS: u32 = 2;
 /// What goes into a block, virtual bytes.
 const BLOCK_VBYTES: u64 = 1_000_000;
-/// The least that is estimated: what every node has always relayed, satoshi per 1,000 virtual bytes.
-const LEAST_SAT_PER_KVB: u64 = 1_000;
 /// The most that is believed: above the dearest days that there were.
 const MOST_SAT_PER_KVB: u64 = 1_000_000;
 /// The most that a server may want for relaying at all.
@@ -24,10 +22,7 @@ const MOST_RELAY_SAT_PER_KVB: u64 = 10_000;
 
 impl Shared {
     pub(super) async fn feerate(&self) -> Result<u64, ChainError> {
-        let kept = *self.feerate.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((feerate, at)) = kept
-            && at.elapsed() < ESTIMATE_FOR
-        {
+        if let Some(feerate) = self.feerate.younger_than(ESTIMATE_FOR) {
             return Ok(feerate);
         }
         let line = self.line()?;
@@ -35,7 +30,7 @@ impl Shared {
         let estimated = sat_per_kvb(&self.optional(&line, "blockchain.estimatefee", json!([TARGET_BLOCKS])).await?);
         let waiting = next_block(&self.optional(&line, "mempool.get_fee_histogram", json!([])).await?);
         let feerate = estimate(estimated, waiting, relayed);
-        *self.feerate.lock().unwrap_or_else(PoisonError::into_inner) = Some((feerate, Instant::now()));
+        self.feerate.keep(feerate);
         Ok(feerate)
     }
 

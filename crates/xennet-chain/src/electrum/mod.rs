@@ -21,7 +21,6 @@ mod tls;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use bitcoin::constants::genesis_block;
 use bitcoin::{BlockHash, Network, ScriptBuf};
@@ -31,6 +30,8 @@ use tokio::sync::{Notify, mpsc};
 use self::known::Known;
 use self::line::Line;
 use self::store::Store;
+use crate::estimate::Estimate;
+use crate::follower::Follower;
 use crate::source::BlockAt;
 use crate::wishes::{Wish, Wishes};
 use crate::{ChainError, ChainEvent};
@@ -61,13 +62,13 @@ struct Shared {
     touched: Mutex<HashSet<ScriptBuf>>,
     /// Something to do before the next tick.
     stir: Arc<Notify>,
-    feerate: Mutex<Option<(u64, Instant)>>,
+    feerate: Estimate,
 }
 
 /// A client of an Electrum server.
 pub(crate) struct Electrum {
     shared: Arc<Shared>,
-    follower: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    follower: Follower,
 }
 
 impl Electrum {
@@ -86,19 +87,15 @@ impl Electrum {
             line: Mutex::default(),
             touched: Mutex::default(),
             stir: Arc::new(Notify::new()),
-            feerate: Mutex::default(),
+            feerate: Estimate::default(),
         });
         shared.connect().await?;
-        let follower = tokio::spawn(follow::follow(shared.clone(), events));
-        Ok(Electrum { shared, follower: Mutex::new(Some(follower)) })
+        let follower = Follower::start(follow::follow(shared.clone(), events));
+        Ok(Electrum { shared, follower })
     }
 
     pub(crate) async fn close(&self) {
-        let follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(follower) = follower {
-            follower.abort();
-            let _ = follower.await;
-        }
+        self.follower.end().await;
         self.shared.set_line(None);
     }
 
@@ -106,25 +103,10 @@ impl Electrum {
         self.shared.settings.network
     }
 
-    pub(crate) fn watch(&self, script: ScriptBuf) {
-        self.wish(Wish::Watch(script));
-    }
-
-    pub(crate) fn unwatch(&self, script: ScriptBuf) {
-        self.wish(Wish::Unwatch(script));
-    }
-
-    fn wish(&self, wish: Wish) {
+    /// For the follower, which looks at once.
+    pub(crate) fn wish(&self, wish: Wish) {
         self.shared.wishes.add(wish);
         self.shared.stir.notify_one();
-    }
-}
-
-impl Drop for Electrum {
-    fn drop(&mut self) {
-        if let Some(follower) = self.follower.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            follower.abort();
-        }
     }
 }
 

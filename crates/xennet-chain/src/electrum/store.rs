@@ -1,29 +1,30 @@
 //! What is kept of the chain: headers, and the transactions that were proved to be in it. All of it can be had again from a server.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use bdk_wallet::rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
+use bdk_wallet::rusqlite::{Row, params};
 use bitcoin::block::Header;
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, Network, Transaction, Txid};
 
 use crate::ChainError;
+use crate::database::Database;
 use crate::source::BlockAt;
 
 /// The file in the source's directory.
 const FILE: &str = "electrum.sqlite";
 /// Most proved transactions remembered.
 const MOST_PROVED: u32 = 100_000;
-/// How long another process may hold the file.
-const BUSY: Duration = Duration::from_secs(5);
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS headers (height INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, header BLOB NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS proved (
+        txid BLOB PRIMARY KEY, tx BLOB NOT NULL, height INTEGER NOT NULL, hash BLOB NOT NULL, position INTEGER NOT NULL
+    ) STRICT;
+";
 
 #[derive(Debug)]
-pub(super) struct Store {
-    db: Connection,
-    path: PathBuf,
-}
+pub(super) struct Store(Database);
 
 /// A transaction that a branch led to the root of this block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,41 +38,12 @@ pub(super) struct Proved {
 impl Store {
     /// Opens what an earlier run left, or makes it. One process at a time.
     pub(super) fn open(dir: &Path, network: Network) -> Result<Store, ChainError> {
-        std::fs::create_dir_all(dir).map_err(ChainError::io("cannot make", dir))?;
-        let path = dir.join(FILE);
-        let db = Connection::open(&path).map_err(|why| ChainError::Light { path: path.clone(), why: why.to_string() })?;
-        let store = Store { db, path };
-        store.db.busy_timeout(BUSY).map_err(|why| store.failed(why))?;
-        store
-            .db
-            .execute_batch(
-                "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
-                 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-                 CREATE TABLE IF NOT EXISTS headers (height INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, header BLOB NOT NULL) STRICT;
-                 CREATE TABLE IF NOT EXISTS proved (
-                     txid BLOB PRIMARY KEY, tx BLOB NOT NULL, height INTEGER NOT NULL, hash BLOB NOT NULL, position INTEGER NOT NULL
-                 ) STRICT;",
-            )
-            .map_err(|why| store.failed(why))?;
-        store.claim(network)?;
-        Ok(store)
-    }
-
-    fn claim(&self, network: Network) -> Result<(), ChainError> {
-        let noted: Option<String> = self.one("SELECT value FROM meta WHERE name = 'network'", [], |row| row.get(0))?;
-        let wanted = network.to_string();
-        match noted {
-            Some(found) if found != wanted => {
-                Err(ChainError::WrongNetwork { what: self.path.display().to_string(), expected: wanted, found })
-            }
-            Some(_) => Ok(()),
-            None => self.run("INSERT INTO meta VALUES ('network', ?1)", params![wanted]),
-        }
+        Database::open(dir, FILE, TABLES, network).map(Store)
     }
 
     /// The last header.
     pub(super) fn best(&self) -> Result<Option<BlockAt>, ChainError> {
-        self.one("SELECT height, hash FROM headers ORDER BY height DESC LIMIT 1", [], |row| {
+        self.0.one("SELECT height, hash FROM headers ORDER BY height DESC LIMIT 1", [], |row| {
             Ok(BlockAt { height: row.get(0)?, hash: BlockHash::from_byte_array(row.get(1)?) })
         })
     }
@@ -79,59 +51,52 @@ impl Store {
     /// The header of this height, with its hash.
     pub(super) fn header(&self, height: u32) -> Result<Option<(BlockHash, Header)>, ChainError> {
         let found: Option<([u8; 32], Vec<u8>)> =
-            self.one("SELECT hash, header FROM headers WHERE height = ?1", params![height], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            self.0.one("SELECT hash, header FROM headers WHERE height = ?1", params![height], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let Some((hash, bytes)) = found else { return Ok(None) };
-        let header = deserialize(&bytes).map_err(|why| self.broken(why.to_string()))?;
+        let header = deserialize(&bytes).map_err(|why| self.0.broken(why.to_string()))?;
         Ok(Some((BlockHash::from_byte_array(hash), header)))
     }
 
     pub(super) fn at(&self, height: u32) -> Result<Option<BlockAt>, ChainError> {
-        self.one("SELECT hash FROM headers WHERE height = ?1", params![height], |row| {
+        self.0.one("SELECT hash FROM headers WHERE height = ?1", params![height], |row| {
             Ok(BlockAt { height, hash: BlockHash::from_byte_array(row.get(0)?) })
         })
     }
 
     /// Where a block stands.
     pub(super) fn place(&self, hash: BlockHash) -> Result<Option<BlockAt>, ChainError> {
-        self.one("SELECT height FROM headers WHERE hash = ?1", params![hash.as_byte_array()], |row| {
+        self.0.one("SELECT height FROM headers WHERE hash = ?1", params![hash.as_byte_array()], |row| {
             Ok(BlockAt { height: row.get(0)?, hash })
         })
     }
 
     /// The headers from this height on, in order, at most so many.
     pub(super) fn headers(&self, from: u32, most: u32) -> Result<Vec<Header>, ChainError> {
-        let mut query = self
-            .db
-            .prepare_cached("SELECT header FROM headers WHERE height >= ?1 ORDER BY height LIMIT ?2")
-            .map_err(|why| self.failed(why))?;
-        let rows = query.query_map(params![from, most], |row| row.get::<_, Vec<u8>>(0)).map_err(|why| self.failed(why))?;
-        let rows: Vec<Vec<u8>> = rows.collect::<Result<_, _>>().map_err(|why| self.failed(why))?;
-        rows.iter().map(|bytes| deserialize(bytes).map_err(|why| self.broken(why.to_string()))).collect()
+        let query = "SELECT header FROM headers WHERE height >= ?1 ORDER BY height LIMIT ?2";
+        let rows: Vec<Vec<u8>> = self.0.all(query, params![from, most], |row| row.get(0))?;
+        rows.iter().map(|bytes| deserialize(bytes).map_err(|why| self.0.broken(why.to_string()))).collect()
     }
 
     /// Takes headers in from this height on, in the place of whatever stood there and above.
     pub(super) fn put_headers(&mut self, from: u32, headers: &[Header]) -> Result<(), ChainError> {
-        let path = self.path.clone();
-        let failed = |why: bdk_wallet::rusqlite::Error| ChainError::Light { path: path.clone(), why: why.to_string() };
-        let commit = self.db.transaction().map_err(failed)?;
-        commit.execute("DELETE FROM headers WHERE height >= ?1", params![from]).map_err(failed)?;
-        {
-            let mut insert = commit.prepare_cached("INSERT INTO headers VALUES (?1, ?2, ?3)").map_err(failed)?;
+        self.0.together(|commit| {
+            commit.execute("DELETE FROM headers WHERE height >= ?1", params![from])?;
+            let mut insert = commit.prepare_cached("INSERT INTO headers VALUES (?1, ?2, ?3)")?;
             for (height, header) in (from..).zip(headers) {
-                insert.execute(params![height, header.block_hash().as_byte_array(), serialize(header)]).map_err(failed)?;
+                insert.execute(params![height, header.block_hash().as_byte_array(), serialize(header)])?;
             }
-        }
-        commit.commit().map_err(failed)
+            Ok(())
+        })
     }
 
     pub(super) fn put_proved(&self, proved: &Proved) -> Result<(), ChainError> {
         let Proved { tx, at, position } = proved;
-        self.run(
+        self.0.run(
             "INSERT OR REPLACE INTO proved VALUES (?1, ?2, ?3, ?4, ?5)",
             params![tx.compute_txid().as_byte_array(), serialize(tx), at.height, at.hash.as_byte_array(), position],
         )?;
         let most = MOST_PROVED;
-        self.run("DELETE FROM proved WHERE rowid <= (SELECT max(rowid) FROM proved) - ?1", params![most])
+        self.0.run("DELETE FROM proved WHERE rowid <= (SELECT max(rowid) FROM proved) - ?1", params![most])
     }
 
     /// A transaction that was once proved to be in a block, which need not be in the best chain any more.
@@ -139,33 +104,11 @@ impl Store {
         let read = |row: &Row<'_>| -> bdk_wallet::rusqlite::Result<(Vec<u8>, u32, [u8; 32], u32)> {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         };
-        let found = self.one("SELECT tx, height, hash, position FROM proved WHERE txid = ?1", params![txid.as_byte_array()], read)?;
+        let found = self.0.one("SELECT tx, height, hash, position FROM proved WHERE txid = ?1", params![txid.as_byte_array()], read)?;
         Ok(found.and_then(|(tx, height, hash, position)| {
             let at = BlockAt { height, hash: BlockHash::from_byte_array(hash) };
             Some(Proved { tx: deserialize(&tx).ok()?, at, position })
         }))
-    }
-
-    fn one<T>(
-        &self,
-        query: &str,
-        params: impl Params,
-        read: impl FnOnce(&Row<'_>) -> bdk_wallet::rusqlite::Result<T>,
-    ) -> Result<Option<T>, ChainError> {
-        let mut query = self.db.prepare_cached(query).map_err(|why| self.failed(why))?;
-        query.query_row(params, read).optional().map_err(|why| self.failed(why))
-    }
-
-    fn run(&self, statement: &str, params: impl Params) -> Result<(), ChainError> {
-        self.db.execute(statement, params).map(|_| ()).map_err(|why| self.failed(why))
-    }
-
-    fn failed(&self, why: bdk_wallet::rusqlite::Error) -> ChainError {
-        self.broken(why.to_string())
-    }
-
-    fn broken(&self, why: String) -> ChainError {
-        ChainError::Light { path: self.path.clone(), why }
     }
 }
 

@@ -33,7 +33,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bitcoin::{Network, ScriptBuf};
+use bitcoin::Network;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
@@ -124,14 +124,6 @@ impl Embedded {
         self.shared.host.lock().await.as_ref().is_some_and(Host::is_alive)
     }
 
-    pub(crate) fn watch(&self, script: ScriptBuf) {
-        self.wish(Wish::Watch(script));
-    }
-
-    pub(crate) fn unwatch(&self, script: ScriptBuf) {
-        self.wish(Wish::Unwatch(script));
-    }
-
     /// Asks the host, whoever it is by then.
     async fn ask(&self, ask: Ask) -> Result<Told, ChainError> {
         let begun = Instant::now();
@@ -161,7 +153,8 @@ impl Embedded {
         self.shared.protocol(format!("an answer that was not asked for: {told:.80?}"))
     }
 
-    fn wish(&self, wish: Wish) {
+    /// For the follower, which looks at once.
+    pub(crate) fn wish(&self, wish: Wish) {
         self.shared.wishes.add(wish);
         self.shared.wished.notify_one();
     }

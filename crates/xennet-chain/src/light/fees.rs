@@ -1,18 +1,16 @@
 //! What to pay, as far as one without a mempool can know.
 
-use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bitcoin::{Block, Network};
 
 use super::Shared;
 use crate::ChainError;
+use crate::estimate::LEAST_SAT_PER_KVB;
 
 /// How long an estimate holds, and how many blocks it is of.
 const ESTIMATE_FOR: Duration = Duration::from_secs(600);
 const ESTIMATE_BLOCKS: u32 = 3;
-/// The least that is estimated: what every node has always relayed, satoshi per 1,000 virtual bytes.
-const LEAST_SAT_PER_KVB: u64 = 1_000;
 /// How long an answer of the part that speaks with peers may take.
 const ANSWER: Duration = Duration::from_secs(5);
 /// What the first blocks make anew, satoshi.
@@ -21,10 +19,7 @@ const FIRST_SUBSIDY_SAT: u64 = 5_000_000_000;
 impl Shared {
     /// What to pay, from the last blocks and from what peers say they relay.
     pub(super) async fn feerate(&self) -> Result<u64, ChainError> {
-        let kept = *self.feerate.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((feerate, at)) = kept
-            && at.elapsed() < ESTIMATE_FOR
-        {
+        if let Some(feerate) = self.feerate.younger_than(ESTIMATE_FOR) {
             return Ok(feerate);
         }
         let requester = self.requester()?;
@@ -37,7 +32,7 @@ impl Shared {
             averages.push(average(&*self.block(at).await?, subsidy_sat(self.settings.network, height)));
         }
         let feerate = estimate(&averages, relayed.to_sat_per_kwu().saturating_mul(4));
-        *self.feerate.lock().unwrap_or_else(PoisonError::into_inner) = Some((feerate, Instant::now()));
+        self.feerate.keep(feerate);
         Ok(feerate)
     }
 }

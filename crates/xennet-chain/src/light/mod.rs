@@ -16,14 +16,16 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bip157::Requester;
-use bitcoin::{Block, BlockHash, Network, ScriptBuf};
+use bitcoin::{Block, BlockHash, Network};
 use tokio::sync::{Notify, mpsc, watch};
 
 use self::store::Store;
 use self::view::View;
+use crate::estimate::Estimate;
+use crate::follower::Follower;
 use crate::wishes::{Wish, Wishes};
 use crate::{ChainError, ChainEvent};
 
@@ -61,7 +63,7 @@ struct Shared {
     /// Counts what came from peers, so that waiting can tell a slow answer from none.
     progress: watch::Sender<u64>,
     blocks: Mutex<VecDeque<(BlockHash, Arc<Block>)>>,
-    feerate: Mutex<Option<(u64, Instant)>>,
+    feerate: Estimate,
     /// What went wrong last with any peer.
     trouble: Mutex<Option<String>>,
 }
@@ -69,7 +71,7 @@ struct Shared {
 /// A light client.
 pub(crate) struct Light {
     shared: Arc<Shared>,
-    follower: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    follower: Follower,
 }
 
 impl Light {
@@ -91,11 +93,11 @@ impl Light {
             stir: Notify::new(),
             progress: watch::Sender::new(0),
             blocks: Mutex::default(),
-            feerate: Mutex::default(),
+            feerate: Estimate::default(),
             trouble: Mutex::default(),
         });
-        let follower = tokio::spawn(follow::follow(shared.clone(), events));
-        let light = Light { shared, follower: Mutex::new(Some(follower)) };
+        let follower = Follower::start(follow::follow(shared.clone(), events));
+        let light = Light { shared, follower };
         if !known {
             light.shared.until(|view| view.ready && view.tip().is_some()).await?;
         }
@@ -103,37 +105,17 @@ impl Light {
     }
 
     pub(crate) async fn close(&self) {
-        let follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(follower) = follower {
-            follower.abort();
-            // The file is free for the next one when this returns.
-            let _ = follower.await;
-        }
+        self.follower.end().await;
     }
 
     pub(crate) fn network(&self) -> Network {
         self.shared.settings.network
     }
 
-    pub(crate) fn watch(&self, script: ScriptBuf) {
-        self.wish(Wish::Watch(script));
-    }
-
-    pub(crate) fn unwatch(&self, script: ScriptBuf) {
-        self.wish(Wish::Unwatch(script));
-    }
-
-    fn wish(&self, wish: Wish) {
+    /// For the follower, which looks at once.
+    pub(crate) fn wish(&self, wish: Wish) {
         self.shared.wishes.add(wish);
         self.shared.stir.notify_one();
-    }
-}
-
-impl Drop for Light {
-    fn drop(&mut self) {
-        if let Some(follower) = self.follower.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            follower.abort();
-        }
     }
 }
 

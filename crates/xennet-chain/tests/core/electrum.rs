@@ -1,11 +1,11 @@
 //! The source `electrum` against a server over a real Bitcoin Core.
 
-use bitcoin::Network;
+use bitcoin::{Network, Transaction};
 use tokio::sync::mpsc::{self, Receiver};
 use xennet_chain::{Birthday, Chain, ChainConfig, ChainError, ChainEvent, Protection, Refusal, Seed, Status, Wallet};
-use xennet_identity::{WorkBits, grind};
 
 use crate::electrum_server::{Lie, Server};
+use crate::follows::{announced, hears_of_all, reaches, reorganisations, wallet};
 use crate::rig::{Core, gone, program, script, seen, until};
 
 pub const INDEXED: [&str; 1] = ["-txindex=1"];
@@ -15,24 +15,7 @@ pub fn config(server: &Server, core: &Core, dir: &str) -> ChainConfig {
 }
 
 pub async fn open(server: &Server, core: &Core, dir: &str) -> (Chain, Receiver<ChainEvent>) {
-    let (sender, events) = mpsc::channel(16);
-    (Chain::open(config(server, core, dir), sender).await.unwrap(), events)
-}
-
-pub async fn reaches(events: &mut Receiver<ChainEvent>, height: u32) {
-    until(events, |event| matches!(event, ChainEvent::Tip { height: at, .. } if at == height).then_some(())).await;
-}
-
-/// A wallet with one ripe coinbase, at the height that is given back.
-pub async fn wallet(core: &Core, chain: &Chain, events: &mut Receiver<ChainEvent>) -> (Wallet, u32) {
-    let wallet = Wallet::open(&core.dir.path().join("wallet"), Network::Regtest).unwrap();
-    let (before, _) = chain.tip().await.unwrap();
-    core.mine(1, &wallet.address().unwrap().script_pubkey());
-    core.mine(100, &script(1));
-    reaches(events, before + 101).await;
-    wallet.sync(chain).await.unwrap();
-    assert_eq!(wallet.balance().confirmed_sat, 5_000_000_000);
-    (wallet, before + 101)
+    crate::follows::open(config(server, core, dir)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,43 +26,15 @@ async fn a_wallet_over_a_server_pays_and_follows_reorganisations_of_depth_one_to
     let server = Server::before(&core).await;
     let (chain, mut events) = open(&server, &core, "electrum").await;
     assert_eq!((chain.source_name(), chain.network()), ("electrum", Network::Regtest));
-    let (wallet, mut tip) = wallet(&core, &chain, &mut events).await;
-    let to = script(2);
-    chain.watch_script(to.clone());
-    for depth in 1..=6 {
-        let before = wallet.balance().confirmed_sat;
-        let feerate = chain.feerate().await.unwrap();
-        assert_eq!(feerate, 1_000);
-        let tx = wallet.fund(to.clone(), 100_000, feerate).unwrap();
-        let txid = chain.broadcast(&tx).await.unwrap();
-        assert_eq!(chain.broadcast(&tx).await.unwrap(), txid, "twice is no error");
-        until(&mut events, seen(txid, Status::Mempool)).await;
-        assert_eq!(chain.transaction(&txid).await.unwrap(), Some((tx.clone(), Status::Mempool)));
-        assert_eq!(chain.mempool().await.unwrap(), std::slice::from_ref(&tx));
-        core.mine(depth, &script(1));
-        let height = tip + 1;
-        until(&mut events, seen(txid, Status::Confirmed { height })).await;
-        reaches(&mut events, tip + depth).await;
-        assert_eq!(chain.transaction(&txid).await.unwrap(), Some((tx.clone(), Status::Confirmed { height })));
-        assert_eq!(chain.broadcast(&tx).await.unwrap(), txid, "one that is in a block is no error either");
-        wallet.sync(&chain).await.unwrap();
-        let paid = wallet.balance();
-        assert!(paid.confirmed_sat < before - 100_000 && paid.pending_sat == 0, "{paid:?}");
-
-        let first = chain.block_hash(height).await.unwrap().unwrap();
-        core.cli(&["invalidateblock", &first.to_string()]);
-        // To another script, or the same blocks would come again.
-        core.mine(depth + 1, &script(3));
-        until(&mut events, gone(txid)).await;
-        until(&mut events, seen(txid, Status::Confirmed { height })).await;
-        reaches(&mut events, tip + depth + 1).await;
-        tip += depth + 1;
-        wallet.sync(&chain).await.unwrap();
-        assert_eq!((wallet.balance(), wallet.height()), (paid, tip));
-        let past = chain.history(&to).await.unwrap();
-        assert_eq!(past.last(), Some(&(tx, Status::Confirmed { height })));
-        assert_eq!(past.len(), depth as usize);
-    }
+    let waits = async |tx: &Transaction| {
+        assert_eq!(chain.feerate().await.unwrap(), 1_000);
+        assert_eq!(chain.transaction(&tx.compute_txid()).await.unwrap(), Some((tx.clone(), Status::Mempool)));
+        assert_eq!(chain.mempool().await.unwrap(), std::slice::from_ref(tx));
+    };
+    let stands = async |tx: &Transaction| {
+        assert_eq!(chain.broadcast(tx).await.unwrap(), tx.compute_txid(), "one that is in a block is no error either");
+    };
+    reorganisations(&core, (&chain, &mut events), waits, stands).await;
     chain.close().await;
 }
 
@@ -95,11 +50,7 @@ async fn announcements_are_found_by_their_markers_before_and_in_a_block() {
     let (wallet, tip) = wallet(&core, &chain, &mut events).await;
     let mut heard = Vec::new();
     for kind in [1u8, 0x81, 2, 0x82] {
-        let mut unworked = vec![b'X', b'N', 1, kind, 8];
-        unworked.resize(41, 0x5a);
-        let prepared = wallet.prepare_announcement(&unworked, 1_000).unwrap();
-        let nonce = grind(prepared.prefix(), prepared.suffix(), WorkBits(8), 0, u64::MAX).unwrap();
-        let tx = prepared.finish(nonce).unwrap();
+        let (tx, unworked) = announced(&wallet, kind);
         // By another way than over the server.
         full.broadcast(&tx).await.unwrap();
         wallet.sent(&tx).unwrap();
@@ -124,9 +75,7 @@ async fn announcements_are_found_by_their_markers_before_and_in_a_block() {
 
     // One that comes later is told of all of them at once.
     let (late, mut events) = open(&server, &core, "late").await;
-    for txid in heard {
-        until(&mut events, |event| matches!(event, ChainEvent::Announcement { tx, .. } if tx.compute_txid() == txid).then_some(())).await;
-    }
+    hears_of_all(&mut events, &heard).await;
     reaches(&mut events, tip + 4).await;
     late.close().await;
 }

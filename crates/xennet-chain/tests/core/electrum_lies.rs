@@ -4,8 +4,9 @@ use bitcoin::Network;
 use tokio::sync::mpsc::{self, Receiver};
 use xennet_chain::{Chain, ChainConfig, ChainEvent, Status, Wallet};
 
-use crate::electrum::{INDEXED, config, open, reaches, wallet};
+use crate::electrum::{INDEXED, config, open};
 use crate::electrum_server::{Lie, Server};
+use crate::follows::{reaches, wallet};
 use crate::rig::{Core, program, script, seen, until};
 
 async fn lost(events: &mut Receiver<ChainEvent>, tip: u32) -> String {

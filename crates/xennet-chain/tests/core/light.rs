@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use bitcoin::Network;
-use tokio::sync::mpsc::{self, Receiver};
+use bitcoin::{Network, Transaction};
+use tokio::sync::mpsc;
 use xennet_chain::{Chain, ChainConfig, ChainError, ChainEvent, Status, Wallet};
-use xennet_identity::{WorkBits, grind};
 
-use crate::rig::{Core, gone, program, script, seen, until};
+use crate::follows::{announced, hears_of_all, open, reaches, reorganisations, wallet};
+use crate::rig::{Core, program, script, seen, until};
 
 /// What makes it a peer for light clients.
 pub const SERVES: [&str; 2] = ["-blockfilterindex=1", "-peerblockfilters=1"];
@@ -16,69 +16,15 @@ fn config(core: &Core, dir: &str) -> ChainConfig {
     ChainConfig::Light { network: Network::Regtest, dir: core.dir.path().join(dir), peers: vec![core.peer()] }
 }
 
-async fn open(core: &Core, dir: &str) -> (Chain, Receiver<ChainEvent>) {
-    let (sender, events) = mpsc::channel(16);
-    (Chain::open(config(core, dir), sender).await.unwrap(), events)
-}
-
-async fn reaches(events: &mut Receiver<ChainEvent>, height: u32) {
-    until(events, |event| matches!(event, ChainEvent::Tip { height: at, .. } if at == height).then_some(())).await;
-}
-
-/// A wallet with one ripe coinbase, at the height that is given back.
-async fn wallet(core: &Core, chain: &Chain, events: &mut Receiver<ChainEvent>) -> (Wallet, u32) {
-    let wallet = Wallet::open(&core.dir.path().join("wallet"), Network::Regtest).unwrap();
-    let (before, _) = chain.tip().await.unwrap();
-    core.mine(1, &wallet.address().unwrap().script_pubkey());
-    core.mine(100, &script(1));
-    reaches(events, before + 101).await;
-    wallet.sync(chain).await.unwrap();
-    assert_eq!(wallet.balance().confirmed_sat, 5_000_000_000);
-    (wallet, before + 101)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wallet_without_a_server_pays_and_follows_reorganisations_of_depth_one_to_six() {
     let Some(program) = program("light: reorganisations") else { return };
     let core = Core::start(&program, &SERVES);
     core.mine(1, &script(1));
-    let (chain, mut events) = open(&core, "light").await;
+    let (chain, mut events) = open(config(&core, "light")).await;
     assert_eq!(chain.source_name(), "light");
-    let (wallet, mut tip) = wallet(&core, &chain, &mut events).await;
-    let to = script(2);
-    chain.watch_script(to.clone());
-    for depth in 1..=6 {
-        let before = wallet.balance().confirmed_sat;
-        let feerate = chain.feerate().await.unwrap();
-        assert!(feerate >= 1_000, "{feerate}");
-        let tx = wallet.fund(to.clone(), 100_000, feerate).unwrap();
-        let txid = chain.broadcast(&tx).await.unwrap();
-        assert_eq!(chain.broadcast(&tx).await.unwrap(), txid, "twice is no error");
-        until(&mut events, seen(txid, Status::Mempool)).await;
-        core.takes(&txid).await;
-        core.mine(depth, &script(1));
-        let height = tip + 1;
-        until(&mut events, seen(txid, Status::Confirmed { height })).await;
-        reaches(&mut events, tip + depth).await;
-        assert_eq!(chain.transaction(&txid).await.unwrap(), Some((tx.clone(), Status::Confirmed { height })));
-        wallet.sync(&chain).await.unwrap();
-        let paid = wallet.balance();
-        assert!(paid.confirmed_sat < before - 100_000 && paid.pending_sat == 0, "{paid:?}");
-
-        let first = chain.block_hash(height).await.unwrap().unwrap();
-        core.cli(&["invalidateblock", &first.to_string()]);
-        // To another script, or the same blocks would come again.
-        core.mine(depth + 1, &script(3));
-        until(&mut events, gone(txid)).await;
-        until(&mut events, seen(txid, Status::Confirmed { height })).await;
-        reaches(&mut events, tip + depth + 1).await;
-        tip += depth + 1;
-        wallet.sync(&chain).await.unwrap();
-        assert_eq!((wallet.balance(), wallet.height()), (paid, tip));
-        let past = chain.history(&to).await.unwrap();
-        assert_eq!(past.last(), Some(&(tx, Status::Confirmed { height })));
-        assert_eq!(past.len(), depth as usize);
-    }
+    let waits = async |tx: &Transaction| core.takes(&tx.compute_txid()).await;
+    reorganisations(&core, (&chain, &mut events), waits, async |_| {}).await;
     chain.close().await;
 }
 
@@ -89,7 +35,7 @@ async fn announcements_are_found_by_their_markers() {
     let core = Core::start(&program, &SERVES);
     core.mine(1, &script(1));
     let (full, _full_events) = core.open().await;
-    let (chain, mut events) = open(&core, "light").await;
+    let (chain, mut events) = open(config(&core, "light")).await;
     let wallet = Wallet::open(&core.dir.path().join("announcer"), Network::Regtest).unwrap();
     core.mine(1, &wallet.address().unwrap().script_pubkey());
     core.mine(150, &script(1));
@@ -97,11 +43,7 @@ async fn announcements_are_found_by_their_markers() {
     reaches(&mut events, 152).await;
     let mut heard = Vec::new();
     for kind in [1u8, 0x81, 2, 0x82] {
-        let mut unworked = vec![b'X', b'N', 1, kind, 8];
-        unworked.resize(41, 0x5a);
-        let prepared = wallet.prepare_announcement(&unworked, 1_000).unwrap();
-        let nonce = grind(prepared.prefix(), prepared.suffix(), WorkBits(8), 0, u64::MAX).unwrap();
-        let tx = prepared.finish(nonce).unwrap();
+        let (tx, unworked) = announced(&wallet, kind);
         full.broadcast(&tx).await.unwrap();
         wallet.sent(&tx).unwrap();
         let txid = tx.compute_txid();
@@ -121,10 +63,8 @@ async fn announcements_are_found_by_their_markers() {
     chain.close().await;
 
     // One that comes later is told of all of them at once.
-    let (late, mut events) = open(&core, "late").await;
-    for txid in heard {
-        until(&mut events, |event| matches!(event, ChainEvent::Announcement { tx, .. } if tx.compute_txid() == txid).then_some(())).await;
-    }
+    let (late, mut events) = open(config(&core, "late")).await;
+    hears_of_all(&mut events, &heard).await;
     late.close().await;
 }
 
@@ -134,7 +74,7 @@ async fn it_goes_on_after_a_lost_peer_and_after_a_restart() {
     let Some(program) = program("light: restart") else { return };
     let mut core = Core::start(&program, &SERVES);
     core.mine(1, &script(1));
-    let (chain, mut events) = open(&core, "light").await;
+    let (chain, mut events) = open(config(&core, "light")).await;
     let (wallet, tip) = wallet(&core, &chain, &mut events).await;
     chain.watch_script(script(2));
     core.stop();
@@ -157,7 +97,7 @@ async fn it_goes_on_after_a_lost_peer_and_after_a_restart() {
     chain.close().await;
     drop(chain);
     core.mine(2, &script(1));
-    let (chain, mut events) = open(&core, "light").await;
+    let (chain, mut events) = open(config(&core, "light")).await;
     chain.watch_script(script(2));
     until(&mut events, seen(tx.compute_txid(), Status::Confirmed { height: tip + 4 })).await;
     assert_eq!(chain.tip().await.unwrap().0, tip + 5);
@@ -176,7 +116,7 @@ async fn a_restored_wallet_finds_its_past() {
     let first = Wallet::open(&core.dir.path().join("first"), Network::Regtest).unwrap();
     core.mine(2, &first.address().unwrap().script_pubkey());
     core.mine(300, &script(1));
-    let (chain, _events) = open(&core, "light").await;
+    let (chain, _events) = open(config(&core, "light")).await;
     let dir = core.dir.path().join("second");
     let seed = xennet_chain::Seed { words: first.words(), birthday: xennet_chain::Birthday::Height(0) };
     let second = Wallet::create(&dir, Network::Regtest, &seed, xennet_chain::Protection::None).unwrap();

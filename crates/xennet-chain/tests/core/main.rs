@@ -9,6 +9,7 @@ mod coins;
 mod electrum;
 mod electrum_lies;
 mod electrum_server;
+mod follows;
 mod liar;
 mod lies;
 mod light;
