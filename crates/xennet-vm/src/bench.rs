@@ -4,7 +4,7 @@ mod exchange;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -119,37 +119,17 @@ where
 }
 
 async fn bare(image: &Image, accelerator: Accelerator, dir: &Path) -> Result<Duration, VmError> {
-    let initrd = dir.join("bare.cpio");
-    let doing = || format!("writing {}", initrd.display());
-    std::fs::create_dir_all(dir).doing(doing)?;
-    let mut bytes = std::fs::read(image.initrd()).doing(doing)?;
-    bytes.extend(Archive::new().file("etc/hostname", 0o644, b"bench\n").finish());
-    std::fs::write(&initrd, bytes).doing(doing)?;
+    let initrd = initrd_with(image, dir.join("bare.cpio"), Archive::new().file("etc/hostname", 0o644, b"bench\n"))?;
     let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
     let address = free.doing(|| "looking for a free port on 127.0.0.1".into())?;
 
-    let (accelerator, cpu) = match accelerator {
-        Accelerator::Kvm => ("kvm", "host"),
-        Accelerator::Tcg => ("tcg,thread=multi,tb-size=64", "max"),
-    };
     let begun = Instant::now();
-    let mut child = Command::new(host::qemu()?)
-        .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"])
-        .args(["-machine", "q35,usb=off,smbus=off,vmport=off,sata=off", "-smp", "1"])
-        .args(["-m", &format!("{MEMORY_MIB}M"), "-accel", accelerator, "-cpu", cpu])
-        .arg("-kernel")
-        .arg(image.kernel())
-        .arg("-initrd")
-        .arg(&initrd)
-        .args(["-append", "console=ttyS0 quiet cryptomgr.notests panic=5"])
+    let mut child = by_hand(image, &initrd, accelerator, "")?
+        .args(["-serial", "stdio"])
         .args(["-netdev", &format!("user,id=net,restrict=on,ipv6=off,hostfwd=tcp:{address}-:22")])
-        .args(["-device", "virtio-net-pci,netdev=net,romfile="])
         .args(["-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random"])
         .args(["-device", "virtio-balloon-pci,free-page-reporting=on"])
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
         .spawn()
         .doing(|| "starting QEMU".into())?;
     let answered = match child.stdout.take() {
@@ -163,13 +143,52 @@ async fn bare(image: &Image, accelerator: Accelerator, dir: &Path) -> Result<Dur
     if answered { Ok(took) } else { Err(VmError::NotReady { waited: took, console: "(not kept)".into() }) }
 }
 
-/// Reads the console for the image's word that its SSH server starts, then asks the server.
-async fn first_greeting(console: ChildStdout, address: SocketAddr) {
+/// The image's initramfs with more in it, at this path, whose directory is made.
+fn initrd_with(image: &Image, path: PathBuf, more: Archive) -> Result<PathBuf, VmError> {
+    let doing = || format!("writing {}", path.display());
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).doing(doing)?;
+    let mut bytes = std::fs::read(image.initrd()).doing(doing)?;
+    bytes.extend(more.finish());
+    std::fs::write(&path, bytes).doing(doing)?;
+    Ok(path)
+}
+
+/// QEMU as one would start it by hand, with one core and a card on the network `net`, which is still to be named.
+fn by_hand(image: &Image, initrd: &Path, accelerator: Accelerator, append: &str) -> Result<Command, VmError> {
+    let (accelerator, cpu) = match accelerator {
+        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::Tcg => ("tcg,thread=multi,tb-size=64", "max"),
+    };
+    let mut command = Command::new(host::qemu()?);
+    command
+        .args(["-nodefaults", "-no-user-config", "-display", "none"])
+        .args(["-machine", "q35,usb=off,smbus=off,vmport=off,sata=off", "-smp", "1"])
+        .args(["-m", &format!("{MEMORY_MIB}M"), "-accel", accelerator, "-cpu", cpu])
+        .arg("-kernel")
+        .arg(image.kernel())
+        .arg("-initrd")
+        .arg(initrd)
+        .args(["-append", format!("console=ttyS0 quiet cryptomgr.notests panic=5 {append}").trim_end()])
+        .args(["-device", "virtio-net-pci,netdev=net,romfile="])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    Ok(command)
+}
+
+/// Reads the console up to the image's word that it is up, or to the end.
+async fn is_up(console: ChildStdout) -> bool {
     let mut lines = BufReader::new(console).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         if line.contains(READY) {
-            break;
+            return true;
         }
     }
+    false
+}
+
+/// Reads the console for the image's word that its SSH server starts, then asks the server.
+async fn first_greeting(console: ChildStdout, address: SocketAddr) {
+    is_up(console).await;
     knock(|| tokio::net::TcpStream::connect(address)).await;
 }

@@ -7,18 +7,15 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::timeout;
 
-use super::{MEMORY_MIB, WITHIN};
+use super::{WITHIN, by_hand, initrd_with, is_up};
 use crate::accelerator::Accelerator;
 use crate::cpio::Archive;
 use crate::error::{Doing, VmError};
-use crate::host;
 use crate::image::Image;
 use crate::process;
-use crate::vm::READY;
 
 /// At this port the guest reads to the end and then says how many bytes came.
 pub const SINK: u16 = 5_001;
@@ -77,48 +74,18 @@ impl Exchange {
     }
 
     async fn start(image: &Image, accelerator: Accelerator, dir: &Path, netdev: &str, stdin: Stdio) -> Result<Exchange, VmError> {
-        let initrd = dir.join("exchange.cpio");
-        let doing = || format!("writing {}", initrd.display());
-        std::fs::create_dir_all(dir).doing(doing)?;
-        let mut bytes = std::fs::read(image.initrd()).doing(doing)?;
-        bytes.extend(Archive::new().file("exchange", 0o755, INIT.as_bytes()).finish());
-        std::fs::write(&initrd, bytes).doing(doing)?;
-        let (accelerator, cpu) = match accelerator {
-            Accelerator::Kvm => ("kvm", "host"),
-            Accelerator::Tcg => ("tcg,thread=multi,tb-size=64", "max"),
-        };
-        let mut child = Command::new(host::qemu()?)
-            .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "file:/proc/self/fd/1"])
-            .args(["-machine", "q35,usb=off,smbus=off,vmport=off,sata=off", "-smp", "1"])
-            .args(["-m", &format!("{MEMORY_MIB}M"), "-accel", accelerator, "-cpu", cpu])
-            .arg("-kernel")
-            .arg(image.kernel())
-            .arg("-initrd")
-            .arg(&initrd)
-            .args(["-append", "console=ttyS0 quiet cryptomgr.notests panic=5 rdinit=/exchange"])
-            .args(["-netdev", netdev, "-device", "virtio-net-pci,netdev=net,romfile="])
+        let initrd = initrd_with(image, dir.join("exchange.cpio"), Archive::new().file("exchange", 0o755, INIT.as_bytes()))?;
+        let mut child = by_hand(image, &initrd, accelerator, "rdinit=/exchange")?
+            .args(["-serial", "file:/proc/self/fd/1", "-netdev", netdev])
             .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
             .spawn()
             .doing(|| "starting QEMU".into())?;
-        let console = child.stdout.take();
-        let up = timeout(WITHIN, async {
-            let mut lines = BufReader::new(console?).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                if line.contains(READY) {
-                    return Some(());
-                }
-            }
-            None
-        });
-        let up = up.await;
+        let up = match child.stdout.take() {
+            Some(console) => timeout(WITHIN, is_up(console)).await.unwrap_or(false),
+            None => false,
+        };
         crate::disk::remove(&initrd)?;
-        match up {
-            Ok(Some(())) => Ok(Exchange { child }),
-            _ => Err(VmError::NotReady { waited: WITHIN, console: "(not kept)".into() }),
-        }
+        if up { Ok(Exchange { child }) } else { Err(VmError::NotReady { waited: WITHIN, console: "(not kept)".into() }) }
     }
 
     /// Time that QEMU has spent on the host's processors, the guest's work and the network's, in steps of 10 ms.
