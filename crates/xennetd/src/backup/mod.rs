@@ -22,7 +22,7 @@ use xennet_chain::{Noted, Passphrase, Purpose, Wallet, WalletError};
 use zeroize::Zeroizing;
 
 use crate::config::Config;
-use crate::store::{Snapshot, Store, Table, database_path};
+use crate::store::{Snapshot, Store, Table, database_path, sync_dir};
 
 /// The longest backup, bytes. A hundred leases have a few MB.
 const MOST_BYTES: u64 = 512 * 1024 * 1024;
@@ -144,12 +144,17 @@ fn read_file(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, BackupError> {
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(why) => return Err(BackupError::io("read", path)(why)),
     };
+    read_whole(file, path, MOST_FILE_BYTES).map(Some)
+}
+
+/// All of an open file, unless that is more than `limit` bytes.
+fn read_whole(file: File, path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>, BackupError> {
     let mut bytes = Zeroizing::new(Vec::new());
-    file.take(MOST_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(BackupError::io("read", path))?;
-    if bytes.len() as u64 > MOST_FILE_BYTES {
-        return Err(BackupError::TooLarge { bytes: bytes.len() as u64, limit: MOST_FILE_BYTES });
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(BackupError::io("read", path))?;
+    if bytes.len() as u64 > limit {
+        return Err(BackupError::TooLarge { bytes: bytes.len() as u64, limit });
     }
-    Ok(Some(bytes))
+    Ok(bytes)
 }
 
 /// Writes a file so that it is there whole or not at all.
@@ -182,6 +187,5 @@ fn fs_write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Makes a file's name durable.
 fn sync_parent(path: &Path) -> io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(dir)?.sync_all()
+    sync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }

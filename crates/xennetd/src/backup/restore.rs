@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bitcoin::Network;
@@ -10,7 +10,7 @@ use serde::Serialize;
 use xennet_chain::{Birthday, Passphrase, Protection, Purpose, Seed, Wallet};
 use xennet_lease::{Lease, LedgerEntry};
 
-use super::{BackupError, Content, MOST_BYTES, fs_write, sealed, sync_parent};
+use super::{BackupError, Content, MOST_BYTES, fs_write, read_whole, sealed, sync_parent};
 use crate::control::TaskState;
 use crate::daemon::OwnTask;
 use crate::store::{Batch, Snapshot, Store, StoreError, Table, create_private_dir};
@@ -39,7 +39,8 @@ pub struct Restored {
 /// Each leaves everything as it was: the directory is not empty, the file is damaged, newer, for another network, or its passphrase wrong.
 pub async fn restore(dir: &Path, wanted: Option<Network>, backup: &Path, passphrase: &Passphrase) -> Result<Restored, BackupError> {
     refuse_occupied(dir)?;
-    let bytes = read(backup)?;
+    let file = File::open(backup).map_err(BackupError::io("read", backup))?;
+    let bytes = read_whole(file, backup, MOST_BYTES)?;
     let (seed, mut content) = sealed::open(&bytes, passphrase, backup)?;
     if let Some(wanted) = wanted.filter(|wanted| *wanted != content.network) {
         return Err(BackupError::OtherNetwork { path: backup.to_owned(), found: content.network, wanted });
@@ -72,17 +73,6 @@ fn refuse_occupied(dir: &Path) -> Result<(), BackupError> {
     let Some(found) = first else { return Ok(()) };
     let found = found.map_err(BackupError::io("look into the data directory", dir))?.file_name();
     Err(BackupError::Occupied { dir: dir.to_owned(), found: found.display().to_string() })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, BackupError> {
-    let failed = BackupError::io("read", path);
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
-    read.map_err(failed)?;
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(BackupError::TooLarge { bytes: bytes.len() as u64, limit: MOST_BYTES });
-    }
-    Ok(bytes)
 }
 
 /// Marks what may have gone on since the backup; gives the number of leases that are not over. A task that was open may have been filled

@@ -27,6 +27,7 @@ pub use batch::{Batch, Table};
 pub use bench::{GroupCommit, durable_updates};
 pub use error::{StoreError, Unpersisted};
 pub use medium::{Backend, Layer, Medium};
+pub(crate) use sequence::sync_dir;
 pub use snapshot::Snapshot;
 
 use std::fs;

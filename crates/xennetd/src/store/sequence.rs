@@ -107,7 +107,7 @@ fn create(dir: &Path, path: &Path, id: DatabaseId, sequence: u64, medium: &Mediu
 }
 
 /// Makes a file's new name durable.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
